@@ -1,0 +1,69 @@
+# What the README names, and what keeps the workshop in order. `make help` lists it.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Written last: whatever interrupts an installation, it is not taken for a whole one.
+STAMP := $(VENV)/.installed
+UNFINISHED := $(VENV)/.installing
+# The first of these that is Python 3.11 or newer creates the environment; `make PYTHON=/path/to/python` names another.
+PYTHON = python3 python3.13 python3.12 python3.11
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install train test check format bench constraints clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+install: $(STAMP) ## create .venv and install the package and its tools (several GB, mostly torch)
+
+train: ARGS ?= experiment=digits_cnn
+train: $(STAMP) ## train on the digits, or on what ARGS="experiment=mnist_cnn seed=1" says
+	@$(BIN)/python -m medvision.train $(ARGS)
+
+test: $(STAMP) ## run all tests, or what ARGS='-m "not slow"' says
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP) ## lint, formatting, types, spelling, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: $(STAMP) ## format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## run the benchmarks in experiments/speed
+	@for script in experiments/speed/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+constraints: $(STAMP) ## look up the newest versions that fit together and write constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --output-file constraints.txt --upgrade --quiet \
+	  --universal --python-version 3.11 --fork-strategy fewest \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+clean: ## remove .venv, caches and builds; data/, outputs/ and multirun/ stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find medvision tests experiments -name __pycache__ -prune -exec rm -rf {} +
+
+# An environment that an interruption left unfinished is built anew: pip takes a half-written package for installed.
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -e $(UNFINISHED) ] || [ ! -x $(BIN)/python ]; then \
+	  for candidate in $(PYTHON); do \
+	    if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python=$$candidate; break; fi; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo 'medvision needs Python 3.11 or newer; tried: $(PYTHON).' >&2; \
+	    echo 'Install one, or name it: make PYTHON=/path/to/python' >&2; exit 1; \
+	  fi; \
+	  if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$python cannot create environments: its venv or ensurepip module is missing." >&2; \
+	    echo 'On Debian and Ubuntu: apt install python3-venv' >&2; exit 1; \
+	  fi; \
+	  echo "Creating $(VENV) with $$python"; \
+	  rm -rf $(VENV) && mkdir $(VENV) && touch $(UNFINISHED) && $$python -m venv $(VENV) || exit 1; \
+	fi
+	@touch $(UNFINISHED)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@rm $(UNFINISHED) && touch $(STAMP)

@@ -1,0 +1,26 @@
+"""Train image classifiers that come with an answer one can defend."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medvision.config import compose
+    from medvision.inference.bundle import load_bundle as load
+    from medvision.run import fit
+
+__version__ = "0.1.0"
+__all__ = ["compose", "fit", "load"]
+
+# Hydra and torch load with the first name that needs them, not with `import medvision`.
+_HOMES = {
+    "compose": ("medvision.config", "compose"),
+    "fit": ("medvision.run", "fit"),
+    "load": ("medvision.inference.bundle", "load_bundle"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,150 @@
+"""The rules that a composed config must keep, judged from its values alone before anything is built."""
+
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from medvision import targets
+from medvision.errors import ConfigError
+
+# What the program fills in when it builds these nodes; a config cannot.
+SUPPLIED: Mapping[str, tuple[str, ...]] = {
+    "data": ("source", "augmentation", "seed"),
+    "model": ("num_classes", "in_channels", "image_size"),
+    "optimizer": ("params",),
+    "scheduler": ("optimizer", "total_steps"),
+    "logger": ("save_dir",),
+    "trainer": ("batch_size", "callbacks", "logger", "directory"),
+}
+
+# Nodes that may be switched off with null.
+OPTIONAL = ("experiment", "logger")
+
+# Types of the values that train.yaml leaves null; all others have the type of the value there.
+TYPES: Mapping[str, Any] = {
+    "out": str | None,
+    "resume": str | None,
+    "init_from": str | None,
+    "checkpoint.every_n_steps": int | None,
+}
+
+CHOICES: Mapping[str, tuple[str, ...]] = {"monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc")}
+
+LIMITS: Mapping[str, tuple[str, ...]] = {
+    "> 0": (
+        *("optimizer.lr", "scheduler.div", "scheduler.final_div"),
+        *("trainer.gradient_clip_val", "trainer.limit_train_batches", "trainer.limit_val_batches"),
+    ),
+    ">= 0": (
+        *("seed", "data.split_seed", "loss.focal_gamma", "optimizer.weight_decay"),
+        *("early_stopping.patience", "early_stopping.min_delta"),
+    ),
+    ">= 1": (
+        *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
+        *("checkpoint.every_n_steps", "evaluation.n_resamples"),
+    ),
+    "> 0 and < 1": ("data.val_fraction", "data.test_fraction", "scheduler.pct_start", "evaluation.confidence_level"),
+    ">= 0 and < 1": ("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
+    ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final"),
+}
+
+
+def check_values(values: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+    """Check keys, types, ranges and `_target_`s.
+
+    Args:
+        values: the config in plain Python types, references resolved.
+        reference: the same root file as it comes, without experiment or overrides.
+
+    Raises:
+        ConfigError: for the first thing that cannot work, naming what could.
+    """
+    names = list(_dotted(reference))
+    # From cheap to dear: the signatures, last, import torch.
+    for path, node in targets.find(values):
+        located(path, targets.check_path, node["_target_"])
+    _check_plain("", values, reference, names)
+    _check_limits(values)
+    for path, node in targets.find(values):
+        located(path, targets.check_node, path, node, SUPPLIED.get(path, ()), names)
+    if "data" in reference:
+        _check_data(values["data"], names)
+
+
+def located(path: str, checked: Any, *arguments: Any) -> None:
+    """Call a check of targets.py, whose messages begin with `_target_`, and say which node it is."""
+    try:
+        checked(*arguments)
+    except ConfigError as error:
+        message = str(error)
+        raise ConfigError(f"{path}.{message}" if message.startswith("_target_") else message) from None
+
+
+def _check_plain(path: str, values: Mapping[str, Any], reference: Mapping[str, Any], names: list[str]) -> None:
+    """Compare the nodes that are not calls with the root file as it comes."""
+    for key in values:
+        if key not in reference:
+            raise targets.unknown_key(f"{path}{key}", names)
+    for key, known in reference.items():
+        name, value = f"{path}{key}", values.get(key)
+        if value is None and name in OPTIONAL:
+            continue
+        if not isinstance(known, Mapping):
+            targets.check_type(name, value, TYPES.get(name, type(known)))
+        elif not isinstance(value, Mapping):
+            raise ConfigError(f"{name}={targets.shown(value)}: expected the keys {', '.join(known)}, not one value.")
+        elif "_target_" not in value and name != "data":
+            _check_plain(f"{name}.", value, known, names)
+
+
+def _check_data(values: Mapping[str, Any], names: list[str]) -> None:
+    """The keys of `data` are parameters of ImageDataModule, or inputs of the source that it passes on."""
+    if not isinstance(values.get("source"), Mapping) or "_target_" not in values["source"]:
+        raise ConfigError(
+            f"data.source={values.get('source')}: expected a node with _target_, the function that reads."
+        )
+    passed_on = targets.parameters(targets.resolve(values["source"]["_target_"]))
+    settings = targets.parameters(targets.resolve("medvision.data.datamodule.ImageDataModule"))
+    known = {name: one for name, one in (passed_on | settings).items() if name not in SUPPLIED["data"]}
+    for key, value in values.items():
+        if key in known:
+            targets.check_type(f"data.{key}", value, known[key].annotation)
+        elif key != "source":
+            raise targets.unknown_key(f"data.{key}", [*(f"data.{name}" for name in known), *names])
+
+
+def _check_limits(values: Mapping[str, Any]) -> None:
+    """The ranges and combinations that can be judged without data."""
+    compare = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+    for limits, name in ((limits, name) for limits, names in LIMITS.items() for name in names):
+        value = _select(values, name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        for symbol, bound in (limit.split() for limit in limits.split(" and ")):
+            if not compare[symbol](value, float(bound)):
+                raise ConfigError(f"{name}={value}: expected a number {limits}.")
+    for name, choices in CHOICES.items():
+        value = _select(values, name)
+        if value is not None and value not in choices:
+            raise ConfigError(f"{name}={value}: expected one of {', '.join(choices)}.")
+    if values.get("resume") is not None:
+        for other in ("out", "init_from"):
+            if values.get(other) is not None:
+                raise ConfigError(
+                    f"resume and {other} exclude each other: a resumed run goes on where it was, as it was."
+                )
+
+
+def _select(values: Mapping[str, Any], name: str) -> Any:
+    node: Any = values
+    for part in name.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def _dotted(node: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        name = f"{path}.{key}" if path else key
+        yield name
+        if isinstance(value, Mapping):
+            yield from _dotted(value, name)

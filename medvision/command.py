@@ -1,0 +1,136 @@
+"""The entry of every command: reads the command line, composes the config, and maps endings to exit codes."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import medvision
+from medvision.errors import ConfigError, Interrupted, UserError
+
+# What a shell reports of a program that wrote into a closed pipe: 128 + SIGPIPE.
+_BROKEN_PIPE = 141
+
+
+def run_command(name: str, task: Callable[[DictConfig], object]) -> NoReturn:
+    """Run a command and leave the process.
+
+    Exit codes: 0 done, 1 a bug (with its traceback) or a failed job of a multirun, 2 a mistake of the user (with a
+    message of one to three lines), 130 Ctrl-C, 143 SIGTERM.
+
+    Args:
+        name: of the command, which is its module `medvision.<name>` and its root file `conf/<name>.yaml`.
+        task: what the command does with its config.
+    """
+    try:
+        code = _run(name, task, sys.argv[1:])
+        sys.stdout.flush()
+    except UserError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(Text("error: ", "bold red") + Text(str(error)))
+        code = 2
+    except Interrupted as stop:
+        code = 128 + stop.signum
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _BROKEN_PIPE
+    sys.exit(code)
+
+
+def _run(name: str, task: Callable[[DictConfig], object], argv: list[str]) -> int:
+    parser = _parser()
+    try:
+        arguments, unknown = parser.parse_known_intermixed_args(argv)
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{error}.\nSee python -m medvision.{name} --help.") from None
+    if unknown:
+        raise ConfigError(f"{unknown[0]} is not an option.\nSee python -m medvision.{name} --help.")
+    if arguments.help:
+        _help(name, parser)
+        return 0
+    if arguments.version:
+        Console(highlight=False).print(f"medvision {medvision.__version__}")
+        return 0
+    if arguments.multirun:
+        from medvision.launcher import multirun
+
+        return 0 if multirun(name, arguments.overrides, arguments.config_dir) else 1
+
+    from medvision.config import compose
+
+    cfg = compose(*arguments.overrides, config_name=name, config_dir=arguments.config_dir)
+    if arguments.cfg:
+        sys.stdout.write(OmegaConf.to_yaml(cfg))
+    else:
+        task(cfg)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("overrides", nargs="*")
+    add = parser.add_argument
+    add("-m", "--multirun", action="store_true", help="one run for each combination of values: seed=0,1,2")
+    add("-c", "--cfg", choices=["job"], metavar="job", help="print the whole config, checked, instead of running")
+    add("--config-dir", metavar="DIR", help="a folder laid out like conf/, with files of your own")
+    add("-h", "--help", action="store_true", help="this text")
+    add("--version", action="store_true", help="the version of medvision")
+    return parser
+
+
+def _help(name: str, parser: argparse.ArgumentParser) -> None:
+    """Print the head of conf/<name>.yaml and what can be chosen, read from the files without composing them."""
+    from medvision.config import CONF_DIR, options
+
+    root = CONF_DIR / f"{name}.yaml"
+    groups = {
+        group: default
+        for entry in yaml.safe_load(root.read_text(encoding="utf-8"))["defaults"]
+        if isinstance(entry, dict)
+        for group, default in entry.items()
+        if not group.startswith("override ")
+    }
+    console = Console(highlight=False)
+    title, *usage = _comment(root)
+    console.print(Text(f"medvision {medvision.__version__} - {title}", "bold"))
+    console.print(Text("\n".join(usage)), soft_wrap=True)
+    if groups.pop("experiment", None) is None:
+        experiments = {file.stem: _comment(file)[0] for file in options("experiment").values()}
+        _section(console, "Experiments", "experiment=NAME", {one: Text(line) for one, line in experiments.items()})
+    choices = {group: _choices(options(group), default) for group, default in groups.items()}
+    _section(console, "Groups", "group=OPTION; the default is bold", choices)
+    keys = {"key=VALUE": Text(f"any value that --cfg job shows, such as trainer.max_epochs=5; comments in {CONF_DIR}")}
+    flags = {", ".join(one.option_strings): Text(one.help or "") for one in parser._actions if one.option_strings}
+    _section(console, "Values and options", "", keys | flags)
+
+
+def _comment(file: Path) -> list[str]:
+    """The comment at the head of a config file, without the line that Hydra reads."""
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if "@package" not in line:
+            lines.append(line.removeprefix("#").removeprefix(" "))
+    return lines or [""]
+
+
+def _choices(names: Iterable[str], default: str | None) -> Text:
+    return Text(", ").join(Text(name, "bold" if name == default else "") for name in names)
+
+
+def _section(console: Console, title: str, remark: str, rows: Mapping[str, Text]) -> None:
+    table = Table.grid(padding=(0, 2))
+    for key, text in rows.items():
+        table.add_row(f"  {key}", text)
+    console.print(Text.assemble("\n", (title, "bold"), f"  {remark}" if remark else ""))
+    console.print(table)

@@ -1,0 +1,209 @@
+"""Where conf/ is, and how a config is composed from it and checked before anything is built."""
+
+import functools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.sweeper import Sweeper
+from hydra.version import VersionBase
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from medvision import checks, targets
+from medvision.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parent
+# A wheel carries its own copy; an editable install and a checkout have conf/ beside the package.
+CONF_DIR = next((one for one in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if one.is_dir()), _PACKAGE / "conf")
+
+LAUNCHER = "hydra_plugins.medvision.ProcessLauncher"
+
+
+def compose(*overrides: str, config_name: str = "train", config_dir: str | Path | None = None) -> DictConfig:
+    """The checked config of a command, all references resolved.
+
+    Args:
+        overrides: as on the command line: `compose("experiment=digits_cnn", "trainer.max_epochs=2")`.
+        config_name: the root file in conf/.
+        config_dir: a folder laid out like conf/ whose files are found beside ours.
+
+    Returns:
+        The config; `choices` holds the chosen option of every group (null where none is), `overrides` what was given.
+
+    Raises:
+        ConfigError: if an override cannot be read, or the config cannot work; see `check`.
+    """
+    with session(config_dir) as search_path:
+        typed = [parsed(line) for line in overrides]
+        for one in typed:
+            if one.is_sweep_override():
+                key, _, values = str(one.input_line).partition("=")
+                raise ConfigError(
+                    f"{key} has several values: add -m for a run each, or write a list, {key}=[{values}]."
+                )
+        cfg = hydra.compose(config_name, search_path + opened(typed), return_hydra_config=True)
+        check_machinery(cfg)
+        choices = {group: name for group, name in cfg.hydra.runtime.choices.items() if not group.startswith("hydra/")}
+        with open_dict(cfg):
+            del cfg["hydra"]
+            cfg.choices = choices
+            cfg.overrides = list(overrides)
+        _check_present(cfg)
+        OmegaConf.resolve(cfg)
+    check(cfg, config_name)
+    return cfg
+
+
+def check(cfg: DictConfig, config_name: str = "train") -> None:
+    """Check every key, type, range and `_target_` of a composed config; nothing is built and no data is read.
+
+    Args:
+        cfg: as `compose` returns it.
+        config_name: the root file it came from, with which its plain keys are compared.
+
+    Raises:
+        ConfigError: for the first thing that cannot work, naming what could.
+    """
+    values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    choices = values.pop("choices", {})
+    values.pop("overrides", None)
+    for group, name in choices.items():
+        if name is None and group not in checks.OPTIONAL:
+            raise ConfigError(f"{group}=null: one is needed. {_choose(group)}")
+    checks.check_values(values, _defaults(config_name))
+
+
+def check_machinery(cfg: DictConfig) -> None:
+    """Refuse whatever Hydra itself would run besides our launcher and its own sweepers.
+
+    Args:
+        cfg: a config with its `hydra` subtree.
+
+    Raises:
+        ConfigError: if a `_target_` there is anything else.
+    """
+    machinery = OmegaConf.to_container(cfg.hydra, resolve=False)
+    sweepers = [f"{one.__module__}.{one.__name__}" for one in Plugins.instance().discover(Sweeper)]
+    for path, node in targets.find(machinery, "hydra"):
+        if node["_target_"] not in (LAUNCHER, *sweepers):
+            checks.located(path, targets.resolve, node["_target_"])
+
+
+@contextmanager
+def session(config_dir: str | Path | None = None) -> Iterator[list[str]]:
+    """Hydra over conf/ within the block; a Hydra that the caller runs is left as it was.
+
+    Yields:
+        The overrides that make `config_dir` part of the search path.
+
+    Raises:
+        ConfigError: in place of every error of Hydra, OmegaConf and YAML.
+    """
+    search_path = []
+    if config_dir is not None:
+        folder = Path(config_dir).resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir {config_dir}: there is no such folder.")
+        search_path = [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+    outer, version_base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF_DIR), job_name="medvision", version_base="1.3"):
+            yield search_path
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise _explained(error, config_dir) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
+        VersionBase.instance().version_base = version_base
+
+
+def parsed(line: str) -> Override:
+    """One override; text that Hydra's grammar has no words for, such as an accent in a path, is taken literally.
+
+    Raises:
+        ConfigError: if it is not `key=value`.
+    """
+    parser = OverridesParser.create()
+    key, equals, value = line.partition("=")
+    try:
+        return parser.parse_overrides([line])[0]
+    except HydraException:
+        if not key or not equals or set(value) & set("'\"[]{},"):
+            raise ConfigError(f"{line!r} cannot be read: expected key=value; quote text like \"key='a, b'\".") from None
+    try:
+        return parser.parse_overrides([f"{key}={quoted(value)}"])[0]
+    except HydraException:
+        raise ConfigError(f"{line!r} cannot be read: {key!r} is not a key.") from None
+
+
+def opened(overrides: Iterable[Override]) -> list[str]:
+    """Overrides that may add keys, because `check` knows better than Hydra which keys exist.
+
+    Raises:
+        ConfigError: if one chooses an option that its group does not have.
+    """
+    groups = set(cast(Any, GlobalHydra.instance().config_loader()).list_groups(""))
+    lines = []
+    for one in overrides:
+        line, key = str(one.input_line), one.key_or_group
+        if key == "hydra.searchpath":
+            raise ConfigError("hydra.searchpath cannot be set: add a folder of config files with --config-dir DIR.")
+        is_group = key in groups or "/" in key
+        if is_group and not one.is_delete() and not one.is_sweep_override() and not isinstance(one.value(), str | None):
+            raise ConfigError(f"{line}: expected the name of an option. {_choose(key)}")
+        if not one.is_delete() and not one.is_hydra_override():
+            line = line.lstrip("+") if is_group else f"++{line.lstrip('+')}"
+        lines.append(line)
+    return lines
+
+
+def options(group: str, config_dir: str | Path | None = None) -> dict[str, Path]:
+    """The options of a group, each with its file."""
+    folders = [CONF_DIR, *([Path(config_dir)] if config_dir else [])]
+    files = [file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")]
+    return {file.stem: file for file in sorted(files, key=lambda one: one.stem)}
+
+
+def quoted(value: object) -> str:
+    """A value as Hydra's grammar takes it literally, whatever characters it has."""
+    return "'" + str(value).replace("'", r"\'") + "'"
+
+
+def _check_present(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise ConfigError(f"{', '.join(missing)} {verb} required: add {' '.join(f'{key}=VALUE' for key in missing)}.")
+
+
+@functools.cache
+def _defaults(config_name: str) -> dict[str, Any]:
+    """The root file as it comes, references unresolved."""
+    with session():
+        return cast(dict[str, Any], OmegaConf.to_container(hydra.compose(config_name)))
+
+
+def _choose(group: str, config_dir: str | Path | None = None) -> str:
+    return f"Choose from {', '.join(options(group, config_dir))}."
+
+
+def _explained(error: Exception, config_dir: str | Path | None) -> ConfigError:
+    """An error of Hydra, OmegaConf or YAML in the words of this program."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group:
+            known = options(group, config_dir)
+            hint = targets.nearest(name, known) or _choose(group, config_dir)
+            return ConfigError(f"{group}={name}: there is no such {group}. {hint}")
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return ConfigError("The configuration cannot be composed.\n" + "\n".join(lines[:2]))

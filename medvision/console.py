@@ -1,0 +1,66 @@
+"""How a command speaks: log lines, the file train.log, and the table at the end."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from medvision.evaluation import Estimate
+
+LOGGERS = ("medvision", "lightning.pytorch", "py.warnings")
+
+
+@contextmanager
+def logging_to(file: Path | None, console: Console) -> Iterator[None]:
+    """Within the block, log to the console and, if given, append to `file`.
+
+    On a terminal the lines pass through `console`, so that they do not tear a progress bar; elsewhere they carry times.
+    Lightning's own announcements and Python's warnings are kept in the file.
+    """
+    terminal: logging.Handler
+    if console.is_terminal:
+        terminal = RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=None)
+        terminal.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        terminal = logging.StreamHandler(console.file)
+        terminal.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    terminal.addFilter(lambda record: record.name.startswith("medvision") or record.levelno >= logging.ERROR)
+    handlers: list[logging.Handler] = [terminal]
+    if file is not None:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.handlers = handlers
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, (level, propagate, old) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.propagate = propagate
+            logger.handlers = old
+        for handler in handlers:
+            handler.close()
+
+
+def show_estimates(console: Console, title: str, estimates: Mapping[str, Estimate], confidence_level: float) -> None:
+    """Print a table of metrics with their intervals and the number of cases behind each."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column(f"{confidence_level:.0%} interval", justify="right")
+    table.add_column("n", justify="right")
+    for name, estimate in estimates.items():
+        value = "undefined" if estimate.value is None else f"{estimate.value:.4f}"
+        known = estimate.low is not None and estimate.high is not None
+        table.add_row(name, value, f"{estimate.low:.4f} to {estimate.high:.4f}" if known else "", str(estimate.n))
+    console.print(table)

@@ -1,0 +1,1 @@
+"""Images in: sources, decoding, splits, and whole batches of uint8."""

@@ -1,0 +1,143 @@
+"""Whole uint8 batches in an order that is a function of (seed, epoch), resumable inside an epoch."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medvision.errors import ConfigError
+from medvision.randomness import generator
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class BatchLoader:
+    """Iterates over one split in whole batches: one gather each, no Python per image.
+
+    A batch is `(images uint8 (B, C, H, W), targets int64 (B,), indices int64 (B,))`, where indices are positions in
+    `rows`. Under several ranks, rank r takes every `world_size`-th row of each global batch, so 1, 2 and 4 ranks
+    together see the same batches.
+
+    Training (`drop_last`) leaves out the incomplete last batch; the next epoch's order leaves out others. Evaluation
+    keeps it, and every rank makes the same number of steps: where a rank's share of the last batch would be empty it
+    gets one row with target -1, to be ignored.
+
+    The loader keeps Lightning's stateful protocol: `state_dict` counts the batches handed out in the running epoch,
+    and after `load_state_dict` that epoch goes on at the next one. Any other epoch, or one that was complete, starts
+    at its first batch.
+
+    Args:
+        images: (N, C, H, W) uint8; a tensor on any device, or a numpy array or memory map on the host.
+        targets: (n,) int64 class of each image of the split.
+        rows: (n,) position in `images` of each image of the split.
+        batch_size: images in a global batch, over all ranks.
+        shuffle: whether each epoch has an order of its own; otherwise the order of `rows`.
+        drop_last: whether the incomplete last batch is left out.
+        seed: seed of the order.
+        epoch: number of the epoch that begins; called once when iteration begins, not at `iter()`.
+        rank: which of the processes this is.
+        world_size: number of processes.
+        device: where batches go; the device of `images` by default. From host to CUDA they travel through pinned
+            memory without blocking.
+
+    Raises:
+        ConfigError: if, in training, the batch is larger than the data or does not divide among the ranks.
+    """
+
+    def __init__(
+        self,
+        images: Tensor | NDArray[np.uint8],
+        targets: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        *,
+        batch_size: int,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int,
+        epoch: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        if drop_last and batch_size > len(rows):
+            raise ConfigError(
+                f"data.batch_size is {batch_size}, but there are only {len(rows)} training images.\n"
+                f"Set data.batch_size to {len(rows)} or less."
+            )
+        if drop_last and batch_size % world_size:
+            raise ConfigError(
+                f"data.batch_size is {batch_size}, which does not divide among {world_size} processes.\n"
+                f"Set it to a multiple of {world_size}; it counts the images of all processes together."
+            )
+        self._images = images
+        self._device = device or (images.device if isinstance(images, Tensor) else torch.device("cpu"))
+        self._targets = targets
+        self._rows = rows
+        self._batch_size = batch_size
+        self._shuffle = shuffle
+        self._drop_last = drop_last
+        self._seed = seed
+        self._epoch = epoch
+        self._rank = rank
+        self._world_size = world_size
+        self._position = {"epoch": 0, "batch": 0}
+        self._resuming = False
+
+    def __len__(self) -> int:
+        """Number of batches in a whole epoch."""
+        batches, rest = divmod(len(self._rows), self._batch_size)
+        return batches if self._drop_last or not rest else batches + 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        # A generator: nothing below runs before the first batch is asked for. Lightning calls iter() at set-up, when
+        # neither the epoch nor the state to resume from is final.
+        epoch = self._epoch()
+        first = self._first_batch(epoch)
+        order = self._order(epoch)
+        host = self._images.device if isinstance(self._images, Tensor) else torch.device("cpu")
+        indices = torch.from_numpy(order).to(self._device)
+        rows = torch.from_numpy(self._rows[order]).to(host)
+        targets = torch.from_numpy(self._targets[order]).to(self._device)
+        for batch in range(first, len(self)):
+            start = batch * self._batch_size
+            stop = min(start + self._batch_size, len(order))
+            if start + self._rank < stop:
+                share = slice(start + self._rank, stop, self._world_size)
+                images, labels = self._gather(rows[share]), targets[share]
+            else:
+                share = slice(start, start + 1)
+                images, labels = self._gather(rows[share]), torch.full_like(targets[share], -1)
+            self._position = {"epoch": epoch, "batch": batch + 1}
+            yield images, labels, indices[share]
+
+    def state_dict(self) -> dict[str, int]:
+        """The running epoch and how many of its batches were handed out."""
+        return dict(self._position)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Make the next iteration go on where `state` was taken."""
+        self._position = {"epoch": state["epoch"], "batch": state["batch"]}
+        self._resuming = True
+
+    def _first_batch(self, epoch: int) -> int:
+        resuming, self._resuming = self._resuming, False
+        inside = self._position["epoch"] == epoch and self._position["batch"] < len(self)
+        return self._position["batch"] if resuming and inside else 0
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if not self._shuffle:
+            return np.arange(len(self._rows))
+        return generator(self._seed, epoch, "order").permutation(len(self._rows))
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        if isinstance(self._images, Tensor) and self._images.device == self._device:
+            return self._images.index_select(0, rows)
+        if isinstance(self._images, Tensor):
+            images = self._images.index_select(0, rows)
+        else:
+            images = torch.from_numpy(self._images[rows.numpy()])
+        if self._device.type != "cuda":
+            return images.to(self._device)
+        return images.pin_memory().to(self._device, non_blocking=True)

@@ -1,0 +1,109 @@
+"""A trained network that takes raw uint8 images and says how probable each class is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from medvision.errors import ConfigError, DataError
+from medvision.evaluation.predictions import softmax
+
+# Below 16 images CPU kernels round otherwise than above; a batch never holds fewer when there are as many.
+_MIN_BATCH = 16
+_MAX_BATCH = 512
+_PIXELS_PER_BATCH = 2**22  # 83 images of 224 x 224: the activations of a ResNet-50 for them fit in 8 GB
+
+
+class Predictor:
+    """Predicts with a network whose normalisation is inside.
+
+    Args:
+        network: (B, C, H, W) uint8 to logits (B, K); taken over: moved, frozen and put in evaluation mode.
+        class_names: K names.
+        decode: `size` (H, W), `channels` and `resize`, as `medvision.data.decode.decode` takes them.
+        temperature: T > 0 in probs = softmax(logits / T).
+        device: "cpu", "cuda", "cuda:1", "mps", ...; "gpu" is any accelerator, "auto" one where there is one.
+
+    Raises:
+        ConfigError: if there is no such device.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        class_names: Sequence[str],
+        *,
+        decode: Mapping[str, Any],
+        temperature: float = 1.0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.class_names = tuple(class_names)
+        self.decode = dict(decode)
+        self.temperature = temperature
+        self.device = choose_device(device)
+        self.network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
+
+    def predict_logits(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float32]:
+        """Logits of images; on a CPU the same bits however many are passed, from 16 on.
+
+        Args:
+            images: (N, C, H, W) uint8, in memory or memory-mapped, at the size and channels of `decode`.
+            batch_size: images at a time; by default as many as hold 4 million pixels, within 16 and 512.
+
+        Returns:
+            (N, K) float32.
+
+        Raises:
+            DataError: if `images` has another dtype or shape.
+        """
+        self._check(images)
+        n, _, height, width = images.shape
+        step = batch_size or min(_MAX_BATCH, max(_MIN_BATCH, _PIXELS_PER_BATCH // (height * width)))
+        logits = np.empty((n, len(self.class_names)), dtype=np.float32)
+        for start in range(0, n, step):
+            stop = min(start + step, n)
+            # A short last batch reaches back over images that are done already.
+            start = max(0, min(start, stop - _MIN_BATCH))
+            logits[start:stop] = self._forward(images[start:stop])
+        return logits
+
+    def predict_probs(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float64]:
+        """Calibrated probabilities of images, (N, K) float64; arguments and errors as `predict_logits`."""
+        return softmax(self.predict_logits(images, batch_size), self.temperature)
+
+    @torch.inference_mode()
+    def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # A copy, because torch wants memory it could write to and a memory map may not offer it.
+        batch = torch.from_numpy(np.array(images)).to(self.device).contiguous(memory_format=torch.channels_last)
+        logits: torch.Tensor = self.network(batch)
+        return np.asarray(logits.float().cpu().numpy())
+
+    def _check(self, images: NDArray[np.uint8]) -> None:
+        expected = (self.decode["channels"], *self.decode["size"])
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
+            raise DataError(
+                f"expected images as uint8 (N, {', '.join(map(str, expected))}); "
+                f"found {images.dtype} {tuple(images.shape)}\n"
+                "Read files with medvision.data.decode.decode(path, **model.decode)."
+            )
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """The device of this name; see `Predictor`.
+
+    Raises:
+        ConfigError: if there is no such device here.
+    """
+    if name in ("auto", "gpu") and torch.accelerator.is_available():
+        return torch.device(torch.accelerator.current_accelerator() or "cpu")
+    try:
+        device = torch.device("cpu" if name == "auto" else name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device {str(name)!r} is not available here. Use 'cpu', or 'auto' for the best there is."
+        ) from error
+    return device

@@ -1,0 +1,196 @@
+"""The stages of a run, each built from its part of the configuration."""
+
+import json
+import logging
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from medvision.data.datamodule import ImageDataModule
+from medvision.errors import RunError
+from medvision.evaluation import Estimate, Predictions, evaluate
+from medvision.files import write_text
+from medvision.inference.bundle import load_bundle, save_bundle
+from medvision.models.network import Network
+from medvision.randomness import key
+from medvision.rundir import RunDirectory
+from medvision.targets import build
+from medvision.training.checkpoint_io import AtomicCheckpointIO
+from medvision.training.checkpoints import Checkpoints
+from medvision.training.classifier import Classifier
+from medvision.training.fit import fit as fit_learner
+from medvision.training.progress import ProgressLine
+from medvision.training.signals import StopSignal
+from medvision.training.trainer import accelerator_in_use, weight_averaging
+
+log = logging.getLogger(__name__)
+
+
+def read_data(cfg: DictConfig) -> ImageDataModule:
+    """Read, decode and split the images."""
+    accepted = signature(ImageDataModule).parameters
+    settings = {name: value for name, value in cfg.data.items() if name in accepted and name != "source"}
+    data = ImageDataModule(
+        cast(Any, partial(build, cfg.data.source)),
+        **cast(dict[str, Any], settings),
+        augmentation=cast(Any, build(cfg.augmentation)),
+        seed=cfg.seed,
+    )
+    data.setup()
+    return data
+
+
+def describe_data(data: ImageDataModule, directory: RunDirectory) -> None:
+    """Write down which images there are and where each went.
+
+    Raises:
+        RunError: if a resumed run finds other data than it began with.
+    """
+    splits = ("train", "val", "test")
+    counts = {split: int(data.class_counts(split).sum()) for split in splits}
+    fingerprint = data.fingerprint()
+    known = directory.facts.get("data", {}).get("fingerprint", fingerprint)
+    if known != fingerprint:
+        raise RunError(
+            "The images, labels or splits are not those the run began with (their fingerprint changed).\n"
+            "Restore the data, or start a new run."
+        )
+    write_text(directory.path / "splits.csv", data.splits_frame().to_csv(index=False, lineterminator="\n"))
+    write_text(directory.path / "quarantine.csv", data.quarantine.to_csv(index=False, lineterminator="\n"))
+    directory.record(
+        data={
+            "fingerprint": fingerprint,
+            "class_names": list(data.class_names),
+            "images": counts,
+            "per_class": {split: data.class_counts(split).tolist() for split in splits},
+            "quarantined": len(data.quarantine),
+        }
+    )
+    log.info(
+        "%d classes, %s images of %d x %d",
+        data.num_classes,
+        " + ".join(f"{count:,} {split}" for split, count in counts.items()),
+        *data.image_size,
+    )
+
+
+def train(
+    cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, stop: StopSignal, console: Console
+) -> Classifier:
+    """Build the network and train it, from the run's last checkpoint if there is one."""
+    # The weights depend on the seed alone, and a caller's own random numbers stay as they were.
+    with torch.random.fork_rng():
+        torch.manual_seed(key(cfg.seed, "weights"))
+        network = cast(
+            Network,
+            build(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size),
+        )
+    network.set_statistics(*(values.tolist() for values in data.channel_statistics()))
+    if cfg.init_from is not None:
+        _initialise(network, load_bundle(Path(cfg.init_from)).network)
+    loss = cast(Any, build(cfg.loss))
+    loss.set_class_counts(torch.from_numpy(data.class_counts("train")))
+    classifier = Classifier(
+        network, cast(Any, build(cfg.optimizer)), cast(Any, build(cfg.scheduler)), loss, seed=cfg.seed
+    )
+    callbacks = [
+        *([weight_averaging(cfg.ema.decay)] if cfg.ema.decay else []),
+        ProgressLine(console),
+        Checkpoints(
+            directory.path,
+            stop,
+            cfg.monitor,
+            every_n_steps=cfg.checkpoint.every_n_steps,
+            patience=cfg.early_stopping.patience,
+            min_delta=cfg.early_stopping.min_delta,
+        ),
+    ]
+    logger = build(cfg.logger, save_dir=str(directory.path)) if cfg.logger else None
+    trainer = cast(
+        Any,
+        build(
+            cfg.trainer,
+            batch_size=cfg.data.batch_size,
+            callbacks=callbacks,
+            logger=logger,
+            directory=directory.path,
+        ),
+    )
+    log.info(
+        "%s parameters, %s, precision %s",
+        f"{sum(p.numel() for p in network.parameters()):,}",
+        trainer.strategy.root_device,
+        cfg.trainer.precision,
+    )
+    with stop.deferring():
+        fit_learner(classifier, data, trainer, directory.last if directory.last.exists() else None)
+    return classifier
+
+
+def keep_best(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, classifier: Classifier) -> None:
+    """Write the weights of the best epoch as the run's bundle."""
+    network = cast(Network, classifier.network)
+    best = AtomicCheckpointIO().load_checkpoint(directory.best)
+    prefix = "network."
+    network.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in best["state_dict"].items() if name.startswith(prefix)}
+    )
+    architecture = cast(dict[str, Any], OmegaConf.to_container(cfg.model)) | {
+        "num_classes": data.num_classes,
+        "in_channels": data.in_channels,
+        "image_size": list(data.image_size),
+    }
+    save_bundle(
+        directory.model,
+        network,
+        architecture=architecture,
+        class_names=data.class_names,
+        decode={"size": list(data.image_size), "channels": data.in_channels, "resize": cfg.data.resize},
+        fingerprint=data.fingerprint(),
+    )
+
+
+def _initialise(network: Network, trained: torch.nn.Module) -> None:
+    """Copy every weight of `trained` that has the same name and shape, the statistics of its images excepted."""
+    own = network.state_dict()
+    shared_weights = {
+        name: value
+        for name, value in trained.state_dict().items()
+        if name in own and own[name].shape == value.shape and name not in {"mean", "std"}
+    }
+    if not any(name.startswith("backbone.") for name in shared_weights):
+        raise RunError(
+            "init_from names a model of another architecture: none of its backbone's weights fit.\n"
+            "Choose the model it was trained with (see bundle.json), or leave init_from out."
+        )
+    network.load_state_dict(own | shared_weights)
+    log.info("%d of %d weights taken from init_from", len(shared_weights), len(own))
+
+
+def score(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> dict[str, Estimate]:
+    """Predict by the bundle, so that what is scored is what a user carries away."""
+    predictor = load_bundle(directory.model, device=accelerator_in_use(cfg.trainer.accelerator))
+    (directory.path / "predictions").mkdir(exist_ok=True)
+    metrics: dict[str, Estimate] = {}
+    for split in ("val", "test"):
+        arrays = data.split(split)
+        predictions = Predictions.from_logits(
+            ids=arrays.ids,
+            groups=arrays.groups,
+            targets=arrays.targets,
+            logits=predictor.predict_logits(arrays.images),
+            class_names=data.class_names,
+            meta=arrays.meta,
+            temperature=predictor.temperature,
+        )
+        predictions.save(directory.path / "predictions" / f"{split}.npz")
+        estimates = evaluate(predictions, cfg.evaluation.confidence_level, cfg.evaluation.n_resamples)
+        metrics |= {f"{split}/{name}": estimate for name, estimate in estimates.items()}
+    content = json.dumps({name: estimate.to_json() for name, estimate in metrics.items()}, indent=2)
+    write_text(directory.path / "metrics.json", content + "\n")
+    return metrics

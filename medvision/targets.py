@@ -1,0 +1,254 @@
+"""Turns `_target_` nodes of a config into objects, and lets nothing run that is not on the allow-list."""
+
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from medvision.errors import ConfigError
+
+ALLOWED = (
+    "medvision.data",
+    "medvision.models",
+    "medvision.training",
+    "torch.optim",
+    "torchvision.transforms",
+    "lightning.pytorch.loggers",
+)
+
+
+def resolve(path: str) -> Callable[..., Any]:
+    """The function or class that a dotted path names.
+
+    Args:
+        path: such as "torch.optim.Adam". The environment variable `MEDVISION_ALLOW` (comma-separated packages) extends
+            what may be named; a config cannot.
+
+    Raises:
+        ConfigError: if the path, or the module its object was defined in, is not on the allow-list, or if there is
+            no such function or class.
+    """
+    check_path(path)
+    found = _locate(path)
+    # `medvision.data.decode.os.system` has an allowed prefix; the module that defines the object betrays it.
+    home = getattr(found, "__module__", None)
+    if not isinstance(found, type | types.FunctionType | types.BuiltinFunctionType):
+        raise ConfigError(f"_target_: {path} is not a function or a class.")
+    if not isinstance(home, str) or not _is_allowed(home):
+        raise ConfigError(f"_target_: {path} comes from {home}, which is not allowed.\n{_remedy()}")
+    return found
+
+
+def build(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """Call `node["_target_"]` with the node's other keys, nested nodes built first.
+
+    Args:
+        node: a config node; `_partial_: true` gives a `functools.partial` instead of the result.
+        args: positional arguments, before those of the node.
+        kwargs: arguments that only the program knows, such as `num_classes`; they win over the node's.
+
+    Raises:
+        ConfigError: as `resolve`.
+    """
+    target = resolve(node["_target_"])
+    settings = {key: _build_nested(value) for key, value in node.items() if key not in ("_target_", "_partial_")}
+    call = functools.partial(target, *args, **settings | kwargs)
+    return call if node.get("_partial_", False) else call()
+
+
+def find(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every node that has a `_target_`, with its dotted path, from the outside in."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from find(value, f"{path}.{key}" if path else str(key))
+    elif _is_list(node):
+        for position, value in enumerate(node):
+            yield from find(value, f"{path}[{position}]")
+
+
+def check_path(path: object) -> None:
+    """Refuse a `_target_` whose prefix is not on the allow-list, without importing anything.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    if not isinstance(path, str) or not _is_allowed(path):
+        raise ConfigError(f"_target_: {path} is not allowed.\n{_remedy()}")
+
+
+def check_node(path: str, node: Mapping[str, Any], supplied: Collection[str] = (), names: Iterable[str] = ()) -> None:
+    """Compare a node with the signature of its target, without calling it.
+
+    Args:
+        path: where the node is, for the message.
+        node: the config node.
+        supplied: parameters that the program fills in and a config may not.
+        names: dotted keys known elsewhere, to suggest when a key is not one of this target's.
+
+    Raises:
+        ConfigError: for a key that is no parameter, a value of the wrong type, or a parameter left out.
+    """
+    known = parameters(resolve(node["_target_"]))
+    free = {name: one for name, one in known.items() if one.kind is not one.VAR_KEYWORD and name not in supplied}
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in known.values())
+    for key, value in node.items():
+        if key in ("_target_", "_partial_"):
+            continue
+        if key in free:
+            check_type(f"{path}.{key}", value, free[key].annotation)
+        elif key in supplied:
+            raise ConfigError(f"{path}.{key} cannot be set: it follows from the rest of the configuration.")
+        elif not takes_any:
+            raise unknown_key(f"{path}.{key}", [*(f"{path}.{name}" for name in free), *names])
+    for name, one in free.items():
+        if one.default is one.empty and name not in node:
+            raise ConfigError(f"{path}.{name} is required by {node['_target_']}: add {path}.{name}=VALUE.")
+
+
+def check_type(key: str, value: Any, expected: Any) -> None:
+    """Compare one value with an annotation.
+
+    Raises:
+        ConfigError: if the value cannot be passed where `expected` is annotated.
+    """
+    if not _fits(value, expected):
+        choices = [str(one) for one in typing.get_args(expected)] if typing.get_origin(expected) is Literal else []
+        hint = f" {nearest(str(value), choices)}" if choices else ""
+        raise ConfigError(f"{key}={shown(value)} does not fit: expected {_described(expected)}.{hint}".rstrip())
+
+
+def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters of a function or class, with evaluated annotations, and `**kwargs` where it takes any."""
+    try:
+        signature = inspect.signature(target, eval_str=True)
+    except NameError:  # annotations that exist only for the type checker
+        signature = inspect.signature(target)
+    return {name: one for name, one in signature.parameters.items() if one.kind is not one.VAR_POSITIONAL}
+
+
+def unknown_key(key: str, names: Iterable[str]) -> ConfigError:
+    """The error for a key that nothing reads, naming the nearest that exist."""
+    return ConfigError(f"{key} is not a key of the configuration. {nearest(key, names)}".rstrip())
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """'Did you mean ...?' over the closest names, or an empty string when none is close.
+
+    >>> nearest("trainer.max_epoch", ["trainer.max_epochs", "optimizer.lr"])
+    'Did you mean trainer.max_epochs?'
+    >>> nearest("lr", ["trainer.max_epochs", "optimizer.lr"])
+    'Did you mean optimizer.lr?'
+    """
+    names = list(dict.fromkeys(names))
+    leaf = name.rpartition(".")[2]
+    same_leaf = [one for one in names if one.rpartition(".")[2] == leaf]
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.7)
+    found = list(dict.fromkeys([*same_leaf, *close]))[:3]
+    return f"Did you mean {' or '.join(found)}?" if found else ""
+
+
+def shown(value: Any) -> str:
+    """A value as YAML and the command line write it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _allowed() -> tuple[str, ...]:
+    extra = os.environ.get("MEDVISION_ALLOW", "").split(",")
+    return ALLOWED + tuple(name.strip() for name in extra if name.strip())
+
+
+def _is_allowed(path: str) -> bool:
+    return any(path == prefix or path.startswith(f"{prefix}.") for prefix in _allowed())
+
+
+def _remedy() -> str:
+    return f"Expected something from {', '.join(_allowed())}; the environment variable MEDVISION_ALLOW adds packages."
+
+
+def _locate(path: str) -> Any:
+    """The object at a dotted path, taking the longest importable module first."""
+    parts = path.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:cut])
+        try:
+            found: Any = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and f"{name}.".startswith(f"{error.name}."):
+                continue
+            raise
+        for position, part in enumerate(parts[cut:], start=cut):
+            if not hasattr(found, part):
+                hint = nearest(part, dir(found))
+                raise ConfigError(f"_target_: {'.'.join(parts[:position])} has no {part}. {hint}".rstrip())
+            found = getattr(found, part)
+        return found
+    raise ConfigError(f"_target_: there is no module {parts[0]}; is it installed?")
+
+
+def _build_nested(value: Any) -> Any:
+    """The value in plain Python types, its nodes built."""
+    if isinstance(value, Mapping):
+        return build(value) if "_target_" in value else {key: _build_nested(one) for key, one in value.items()}
+    return [_build_nested(one) for one in value] if _is_list(value) else value
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _fits(value: Any, expected: Any) -> bool:
+    """Whether a value of a config can be passed where `expected` is annotated."""
+    origin, arguments = typing.get_origin(expected) or expected, typing.get_args(expected)
+    if expected in (Any, object, inspect.Parameter.empty) or isinstance(expected, str):
+        return True
+    if isinstance(value, Mapping) and "_target_" in value:
+        return expected not in (bool, int, float, str, None, type(None))
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in arguments)
+    if expected in (None, type(None)):
+        return value is None
+    if expected is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if expected in (str, Path):
+        return isinstance(value, str)
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return _is_list(value) and len(value) == len(arguments) and all(map(_fits, value, arguments))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, Iterable):
+        return _is_list(value) and all(_fits(one, arguments[0]) for one in value if arguments)
+    return isinstance(origin, type) and isinstance(value, origin)
+
+
+def _described(expected: Any) -> str:
+    """An annotation in words, without the types that no config can hold."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin in (typing.Union, types.UnionType):
+        plain = [one for one in arguments if _described(one) != "a node with _target_"]
+        return " or ".join(dict.fromkeys(_described(one) for one in plain or arguments))
+    if origin is Literal:
+        return " or ".join(str(one) for one in arguments)
+    if expected in (None, type(None)):
+        return "null"
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return f"[{', '.join(_described(one) for one in arguments)}]"
+    if isinstance(origin or expected, type) and issubclass(origin or expected, Mapping):
+        return "a mapping"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "text"}
+    if expected in names:
+        return names[expected]
+    if isinstance(origin or expected, type) and issubclass(origin or expected, Iterable) and arguments:
+        return f"a list of {_described(arguments[0])}"
+    return "a list" if expected in (list, tuple) else "a node with _target_"

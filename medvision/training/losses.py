@@ -1,0 +1,69 @@
+"""The classification loss: cross-entropy with label smoothing, class weights and focal modulation."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from medvision.errors import ConfigError
+
+
+class ClassificationLoss(nn.Module):
+    """Cross-entropy over logits, optionally smoothed, weighted by class, or focused on hard samples.
+
+    Args:
+        label_smoothing: Share of the target spread evenly over all classes, in [0, 1).
+        class_weights: `balanced` weighs class k by N / (K * n_k), n_k counted on the training split; `none` does not.
+        focal_gamma: Exponent of the factor (1 - p)^gamma; 0 is plain cross-entropy.
+
+    Raises:
+        ConfigError: if a value lies outside its range.
+    Source: Lin et al. 2017, arXiv:1708.02002, eq. 4; Szegedy et al. 2016, arXiv:1512.00567, section 7.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["none", "balanced"] = "none",
+        focal_gamma: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(f"loss.label_smoothing must lie in [0, 1), found {label_smoothing}.")
+        if focal_gamma < 0:
+            raise ConfigError(f"loss.focal_gamma must not be negative, found {focal_gamma}.")
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self.focal_gamma = focal_gamma
+        self.register_buffer("weight", None)
+
+    def set_class_counts(self, counts: Tensor) -> None:
+        """Derive the class weights from the (K,) number of training images of each class."""
+        if self.class_weights == "balanced":
+            self.weight = counts.sum() / (len(counts) * counts.clamp(min=1).float())
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of a batch.
+
+        Args:
+            logits: (B, K) floating point.
+            targets: (B,) int64 in [0, K), or (B, K) float rows that sum to 1 (MixUp, CutMix).
+
+        Returns:
+            Scalar float32; with class weights, the weighted mean, as `torch.nn.CrossEntropyLoss` has it.
+        """
+        logits = logits.float()
+        if self.focal_gamma == 0:
+            return functional.cross_entropy(logits, targets, weight=self.weight, label_smoothing=self.label_smoothing)
+        num_classes = logits.shape[1]
+        soft = functional.one_hot(targets, num_classes).float() if targets.ndim == 1 else targets
+        weight = torch.ones_like(logits[0]) if self.weight is None else self.weight
+        # The mean divides by the weight of the true classes, before smoothing spreads them.
+        total = (soft * weight).sum()
+        soft = soft * (1 - self.label_smoothing) + self.label_smoothing / num_classes
+        log_probs = functional.log_softmax(logits, dim=1)
+        focus = (1 - log_probs.exp()) ** self.focal_gamma
+        return -(soft * weight * focus * log_probs).sum() / total

@@ -1,0 +1,115 @@
+"""Lightning's Trainer as medvision uses it: few options, checked ones, and nothing that costs time per step."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.loggers import Logger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from medvision.errors import ConfigError
+from medvision.training.checkpoint_io import AtomicCheckpointIO
+from medvision.training.precision import choose_precision
+
+
+def build_trainer(
+    *,
+    accelerator: str = "auto",
+    devices: int | str | list[int] = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    precision: str = "auto",
+    max_epochs: int = 10,
+    gradient_clip_val: float | None = None,
+    deterministic: bool = False,
+    limit_train_batches: int | float = 1.0,
+    limit_val_batches: int | float = 1.0,
+    batch_size: int = 32,
+    callbacks: Sequence[Callback] = (),
+    logger: Logger | None = None,
+    directory: Path | None = None,
+) -> Trainer:
+    """A Trainer that keeps medvision's promises.
+
+    Args:
+        accelerator: auto, cpu, gpu, mps, or any name Lightning knows.
+        devices: How many, which ones, or auto for all; with more than one, `data.batch_size` is shared between them.
+        num_nodes: Machines in the training.
+        strategy: auto, ddp, or any name Lightning knows.
+        precision: auto (see `choose_precision`), 32-true, bf16-mixed, 16-mixed, 64-true.
+        max_epochs: Passes over the training split, at least 1.
+        gradient_clip_val: Largest norm of the gradient; None does not clip.
+        deterministic: Refuse operations without a deterministic implementation; needed for bit-exact runs on a GPU.
+        limit_train_batches: Batches an epoch, as a number or a share; for trying things out.
+        limit_val_batches: Likewise for validation.
+        batch_size: Images a step, for the choice of precision.
+        callbacks: In addition to the Trainer's own.
+        logger: Where the metrics go besides metrics.csv.
+        directory: Root directory for whatever Lightning writes.
+
+    Raises:
+        ConfigError: if a value is out of range or names a device that is not there.
+    """
+    if max_epochs < 1:
+        raise ConfigError(f"trainer.max_epochs must be at least 1, found {max_epochs}.")
+    if gradient_clip_val is not None and gradient_clip_val <= 0:
+        raise ConfigError(f"trainer.gradient_clip_val must be positive or null, found {gradient_clip_val}.")
+    # Denormal numbers, which small weights decay into, slow a CPU's arithmetic by orders of magnitude.
+    torch.set_flush_denormal(True)
+    if precision == "auto":
+        precision = choose_precision(accelerator_in_use(accelerator), batch_size)
+    try:
+        return Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            precision=precision,  # type: ignore[arg-type]
+            max_epochs=max_epochs,
+            gradient_clip_val=gradient_clip_val,
+            deterministic=deterministic,
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            callbacks=list(callbacks),
+            logger=logger or False,
+            default_root_dir=directory,
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        raise ConfigError(_explain(error, accelerator, devices)) from error
+
+
+def accelerator_in_use(accelerator: str) -> str:
+    """The accelerator that `auto` stands for on this machine."""
+    if accelerator != "auto":
+        return accelerator
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def weight_averaging(decay: float) -> WeightAveraging:
+    """Exponential moving average of the weights, used for validation and for what is kept.
+
+    Args:
+        decay: Share of the average that stays at each step, in (0, 1).
+
+    Raises:
+        ConfigError: if `decay` lies outside (0, 1).
+    """
+    if not 0 < decay < 1:
+        raise ConfigError(f"ema.decay must lie in [0, 1), found {decay}; 0 switches averaging off.")
+    return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def _explain(error: Exception, accelerator: str, devices: int | str | list[int]) -> str:
+    if accelerator in {"gpu", "cuda"} and not torch.cuda.is_available():
+        return "trainer.accelerator=gpu was asked for, but no GPU is available.\nUse trainer.accelerator=auto or cpu."
+    return f"The trainer cannot be set up with accelerator={accelerator}, devices={devices}:\n{str(error).strip()}"

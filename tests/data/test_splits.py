@@ -1,0 +1,139 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medvision.data.splits import carve, complete
+from medvision.data.table import ImageTable
+from medvision.errors import DataError
+
+FRACTIONS = {"val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0}
+
+
+def table(labels, **columns):
+    images = np.zeros((1, 1, 2, 2), np.uint8)
+    frame = pd.DataFrame({"image": np.zeros(len(labels), int), "label": labels, **columns})
+    return ImageTable(frame, tuple(f"class {label}" for label in range(max(labels) + 1)), images)
+
+
+def choose(labels, groups, fraction, split_seed=0):
+    names = [f"class {label}" for label in range(int(np.max(labels)) + 1)]
+    groups = None if groups is None else np.asarray(groups, np.str_)
+    return carve(np.asarray(labels), groups, fraction, split_seed=split_seed, part="val", class_names=names)
+
+
+@given(
+    counts=st.lists(st.integers(2, 60), min_size=1, max_size=5),
+    fraction=st.floats(0.01, 0.99),
+    split_seed=st.integers(0, 2**31),
+)
+def test_every_class_gives_its_share_within_one(counts, fraction, split_seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    chosen = choose(labels, None, fraction, split_seed)
+    for label, count in enumerate(counts):
+        taken = chosen[labels == label].sum()
+        assert abs(taken - fraction * count) <= 1
+        assert 1 <= taken < count
+
+
+@settings(deadline=None)
+@given(data=st.data(), fraction=st.floats(0.05, 0.6), split_seed=st.integers(0, 2**31))
+def test_no_group_is_divided_and_every_class_is_on_both_sides(data, fraction, split_seed):
+    patients = data.draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 9)), min_size=12, max_size=60))
+    patients += [(label, 1) for label in range(3) for _ in range(2)]
+    labels = np.array([label for label, count in patients for _ in range(count)])
+    groups = np.array([f"p{number}" for number, (_, count) in enumerate(patients) for _ in range(count)])
+    chosen = choose(labels, groups, fraction, split_seed)
+    assert not set(groups[chosen]) & set(groups[~chosen])
+    assert set(labels[chosen]) == set(labels[~chosen]) == {0, 1, 2}
+
+
+def test_groups_of_mixed_classes_keep_the_shares():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 300, 3000)
+    labels = (rng.random(3000) < 0.1 + 0.2 * (groups % 2)).astype(int)
+    chosen = choose(labels, groups, 0.2)
+    for label in (0, 1):
+        assert abs(chosen[labels == label].mean() - 0.2) < 0.01
+    assert not set(groups[chosen]) & set(groups[~chosen])
+    # The groups that are chosen are not the large ones.
+    sizes = np.bincount(groups)
+    assert abs(sizes[np.unique(groups[chosen])].mean() - sizes.mean()) < 1
+
+
+def test_the_choice_is_a_function_of_the_split_seed():
+    labels = np.arange(200) % 4
+    first = choose(labels, None, 0.3, 1)
+    np.testing.assert_array_equal(first, choose(labels, None, 0.3, 1))
+    assert (first != choose(labels, None, 0.3, 2)).any()
+    groups = np.arange(200) // 2
+    first = choose(labels, groups, 0.3, 1)
+    np.testing.assert_array_equal(first, choose(labels, groups, 0.3, 1))
+    assert (first != choose(labels, groups, 0.3, 2)).any()
+
+
+def test_groups_that_overlap_too_much():
+    # Each pair of classes shares a group: whichever groups are chosen, some class is on one side only.
+    labels = [0, 0, 1, 1, 2, 2]
+    groups = ["x", "y", "y", "z", "z", "x"]
+    with pytest.raises(DataError, match=r"overlap so that train and val cannot both have every class.\nAdd groups"):
+        choose(labels, groups, 0.3)
+
+
+def test_without_splits_test_and_validation_are_carved():
+    labels = np.arange(1000) % 10
+    result = complete(table(labels), **FRACTIONS)
+    for label in range(10):
+        counts = result.frame["split"][labels == label].value_counts()
+        assert counts.to_dict() == {"train": 72, "test": 20, "val": 8}
+
+
+def test_official_splits_are_kept():
+    labels = np.arange(300) % 3
+    official = np.repeat(["train", "test"], [200, 100])
+    result = complete(table(labels, split=official), **FRACTIONS)
+    assert (result.frame["split"][200:] == "test").all()
+    assert result.frame["split"][:200].value_counts().to_dict() == {"train": 179, "val": 21}
+    every = np.repeat(["train", "val", "test"], 100)
+    np.testing.assert_array_equal(complete(table(labels, split=every), **FRACTIONS).frame["split"], every)
+    no_test = np.repeat(["train", "val"], [200, 100])
+    result = complete(table(labels, split=no_test), **FRACTIONS)
+    assert (result.frame["split"][200:] == "val").all()
+    assert (result.frame["split"] == "test").sum() == 40
+
+
+def test_groups_stay_whole_through_both_cuts():
+    rng = np.random.default_rng(1)
+    groups = np.char.add("patient ", rng.integers(0, 80, 600).astype(str))
+    result = complete(table(rng.integers(0, 3, 600), group=groups), **FRACTIONS)
+    assert (result.frame.groupby("group")["split"].nunique() == 1).all()
+    assert set(result.frame["split"]) == {"train", "val", "test"}
+
+
+def test_metadata_survives():
+    result = complete(table(np.arange(30) % 3, sex=["f", "m"] * 15), **FRACTIONS)
+    assert result.metadata["sex"].tolist() == ["f", "m"] * 15
+
+
+@pytest.mark.parametrize(
+    ("labels", "columns", "message"),
+    [
+        ([0, 0, 0, 1, 1], {}, "Class 'class 1' has 1 image left to divide between train and val"),
+        ([0, 0, 0, 1], {}, "Class 'class 1' has 1 image left to divide between train and test"),
+        ([0] * 9 + [1] * 3, {"group": [*"aabbccdde", *"xxx"]}, "'class 1' has 1 group left to divide"),
+        ([0, 1, 0, 1], {"split": ["val", "val", "test", "test"]}, "has no train split"),
+        ([0, 1, 0, 1, 0], {"split": ["train", "train", "val", "val", "test"]}, "test images have none of .* class 1"),
+        ([0, 0, 1, 1, 0], {"split": ["train", "train", "test", "val", "test"]}, "train images have none of .* class 1"),
+    ],
+)
+def test_too_few(labels, columns, message):
+    with pytest.raises(DataError, match=message) as caught:
+        complete(table(labels, **columns), **FRACTIONS)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_validation_without_a_class_is_only_a_warning(caplog):
+    split = ["train", "train", "test", "test", "val"]
+    complete(table([0, 1, 0, 1, 0], split=split), **FRACTIONS)
+    assert "validation images have none of class(es) class 1" in caplog.text

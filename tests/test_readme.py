@@ -1,0 +1,137 @@
+"""The README does what it says: its commands are run on one batch, its Python as it stands."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text()
+FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+DATA = Path(os.environ.get("MEDVISION_DATA", "data")).absolute()
+ONE_BATCH = [
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=1",
+    "trainer.limit_val_batches=1",
+    "evaluation.n_resamples=20",
+]
+# What a data set needs below MEDVISION_DATA, by the beginning of its name and its experiments' names.
+NEEDS = {"mnist": "MNIST", "fashion": "FashionMNIST", "cifar": "cifar-10-batches-py", "brain_mri": "brain_mri"}
+
+
+def commands(text: str) -> list[str]:
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.strip() and not line.startswith("#")]
+
+
+SHELL = [command for language, text in FENCES if language in {"bash", "console"} for command in commands(text)]
+MEDVISION = [command for command in SHELL if "-m medvision." in command]
+PYTHON = [text for language, text in FENCES if language == "python"]
+# Links within the repository, and the first column of the table that describes it.
+PATHS = re.findall(r"\]\((?!http)([^)]+)\)", README) + re.findall(
+    r"^\| `((?:\w+/)+[\w.]*)` \|", README.split("## The house")[1], re.M
+)
+
+
+def test_the_readme_shows_commands_and_python():
+    assert {language for language, _ in FENCES} <= {"bash", "console", "python"}
+    assert SHELL[:2] == ["make train", "make test"]
+    assert len(MEDVISION) >= 3
+    assert PYTHON
+
+
+@pytest.mark.parametrize("command", SHELL)
+def test_every_command_names_what_exists(command):
+    program, *arguments = shlex.split(command, comments=True)
+    if program == "make":
+        assert re.search(rf"^{arguments[0]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    elif program == "python":
+        assert arguments[0] == "-m"
+        assert (REPOSITORY / arguments[1].replace(".", "/")).with_suffix(".py").is_file()
+    else:
+        assert (program, arguments) == ("source", [".venv/bin/activate"])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_exists(path):
+    assert (REPOSITORY / path).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", MEDVISION)
+def test_every_medvision_command_runs(command, tmp_path):
+    arguments = shlex.split(command, comments=True)[1:]
+    skip_without_means(arguments)
+    for argument in arguments:
+        if argument.startswith("data.root="):
+            make_images(tmp_path / argument.removeprefix("data.root="))
+    if "--help" in arguments:
+        assert "experiment" in python(arguments, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+        return
+    if "resume=auto" in arguments:
+        python([argument for argument in arguments if argument != "resume=auto"] + ONE_BATCH, tmp_path)
+        interrupt(tmp_path)
+    python(arguments + ONE_BATCH, tmp_path)
+    jobs = np.prod([argument.count(",") + 1 for argument in arguments]) if "-m" in arguments[2:] else 1
+    assert statuses(tmp_path) == ["finished"] * jobs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", PYTHON)
+def test_the_python_runs(text, tmp_path):
+    assert len([line for line in text.splitlines() if line]) < 10
+    python(["-c", text], tmp_path)
+    assert statuses(tmp_path) == ["finished"]
+
+
+def skip_without_means(arguments: list[str]) -> None:
+    """Skip a command whose data or GPU this machine does not have."""
+    if "trainer.accelerator=gpu" in arguments:
+        torch = pytest.importorskip("torch")
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+    for argument in arguments:
+        group, _, choice = argument.partition("=")
+        for prefix, place in NEEDS.items():
+            if group in {"data", "experiment"} and choice.startswith(prefix) and not (DATA / place).exists():
+                pytest.skip(f"needs {place} below MEDVISION_DATA")
+
+
+def make_images(root: Path) -> None:
+    """Write 120 small pictures of each of two classes, enough for a batch: dark and bright."""
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("bright", 128)):
+        (root / name).mkdir(parents=True)
+        for number in range(120):
+            cv2.imwrite(str(root / name / f"{number}.png"), rng.integers(low, low + 128, (32, 32, 3), dtype=np.uint8))
+
+
+def python(arguments: list[str], folder: Path) -> str:
+    env = os.environ | {"MEDVISION_DATA": str(DATA)}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, f"{arguments}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def run_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("run.json"))
+
+
+def statuses(folder: Path) -> list[str]:
+    return [json.loads(file.read_text())["status"] for file in run_files(folder)]
+
+
+def interrupt(folder: Path) -> None:
+    """Make the only run in the folder look as if it had been stopped after its last checkpoint."""
+    (file,) = run_files(folder)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"status": "interrupted"}))

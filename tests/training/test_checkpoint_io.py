@@ -1,0 +1,98 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from medvision.errors import CheckpointError
+from medvision.training import checkpoint_io
+from medvision.training.checkpoint_io import AtomicCheckpointIO, duplicate
+
+io = AtomicCheckpointIO()
+
+
+def test_round_trip(tmp_path):
+    io.save_checkpoint({"weights": torch.arange(3), "epoch": 2}, tmp_path / "a.ckpt")
+    loaded = io.load_checkpoint(tmp_path / "a.ckpt")
+    assert loaded["epoch"] == 2
+    assert torch.equal(loaded["weights"], torch.arange(3))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ckpt", "a.ckpt.sha256"]
+
+
+def test_the_digest_is_that_of_the_file(tmp_path):
+    io.save_checkpoint({"epoch": 1}, tmp_path / "a.ckpt")
+    expected = subprocess.run(["sha256sum", tmp_path / "a.ckpt"], capture_output=True, text=True, check=True)
+    assert (tmp_path / "a.ckpt.sha256").read_text().split() == expected.stdout.split()[:1]
+
+
+def test_one_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "a.ckpt"
+    io.save_checkpoint({"weights": torch.arange(100)}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.ckpt is damaged"):
+        io.load_checkpoint(path)
+
+
+def test_a_truncated_file_without_digest_is_refused(tmp_path):
+    path = tmp_path / "a.ckpt"
+    io.save_checkpoint({"weights": torch.arange(100)}, path)
+    path.write_bytes(path.read_bytes()[:200])
+    (tmp_path / "a.ckpt.sha256").unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        io.load_checkpoint(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="No checkpoint at"):
+        io.load_checkpoint(tmp_path / "none.ckpt")
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch " + os.environ["MARKER"],)
+
+
+def test_code_in_a_checkpoint_never_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("MARKER", str(tmp_path / "marker"))
+    torch.save({"weights": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        io.load_checkpoint(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "marker").exists()
+
+
+CRASH = """
+import os, sys, torch
+from pathlib import Path
+from medvision.training import checkpoint_io
+path, moment = Path(sys.argv[1]), sys.argv[2]
+if moment == "before the digest":
+    checkpoint_io._announce = lambda *_: os._exit(9)
+else:
+    Path.replace = lambda self, target: os._exit(9) if Path(target) == path else os.replace(self, target)
+checkpoint_io.AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+"""
+
+
+@pytest.mark.parametrize("moment", ["before the digest", "before the rename"])
+def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path, moment):
+    path = tmp_path / "last.ckpt"
+    io.save_checkpoint({"epoch": 1}, path)
+    for _ in range(2):  # twice: the second crash meets what the first left behind
+        done = subprocess.run([sys.executable, "-c", CRASH, path, moment], check=False)
+        assert done.returncode == 9
+        assert io.load_checkpoint(path)["epoch"] == 1
+    io.save_checkpoint({"epoch": 3}, path)
+    assert io.load_checkpoint(path)["epoch"] == 3
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_duplicate_outlives_its_source(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(checkpoint_io.os, "link", lambda *_: (_ for _ in ()).throw(OSError("no hard links")))
+    io.save_checkpoint({"epoch": 1}, tmp_path / "best.ckpt")
+    duplicate(tmp_path / "best.ckpt", tmp_path / "last.ckpt")
+    io.save_checkpoint({"epoch": 2}, tmp_path / "best.ckpt")
+    assert io.load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 1
