@@ -87,23 +87,26 @@ def _check_plain(path: str, values: Mapping[str, Any], reference: Mapping[str, A
             raise targets.unknown_key(f"{path}{key}", names)
     for key, known in reference.items():
         name, value = f"{path}{key}", values.get(key)
-        if value is None and name in OPTIONAL:
+        if not value and name in OPTIONAL:
             continue
         if not isinstance(known, Mapping):
             targets.check_type(name, value, TYPES.get(name, type(known)))
         elif not isinstance(value, Mapping):
             raise ConfigError(f"{name}={targets.shown(value)}: expected the keys {', '.join(known)}, not one value.")
+        elif "_target_" in known and "_target_" not in value:
+            raise ConfigError(f"{name} has no _target_: expected such as {known['_target_']}.")
         elif "_target_" not in value and name != "data":
             _check_plain(f"{name}.", value, known, names)
 
 
 def _check_data(values: Mapping[str, Any], names: list[str]) -> None:
     """The keys of `data` are parameters of ImageDataModule, or inputs of the source that it passes on."""
-    if not isinstance(values.get("source"), Mapping) or "_target_" not in values["source"]:
+    source = values.get("source")
+    if not isinstance(source, Mapping) or "_target_" not in source:
         raise ConfigError(
-            f"data.source={values.get('source')}: expected a node with _target_, the function that reads."
+            f"data.source={targets.shown(source)}: expected a node with _target_, the function that reads."
         )
-    passed_on = targets.parameters(targets.resolve(values["source"]["_target_"]))
+    passed_on = targets.parameters(targets.resolve(source["_target_"]))
     settings = targets.parameters(targets.resolve("medvision.data.datamodule.ImageDataModule"))
     known = {name: one for name, one in (passed_on | settings).items() if name not in SUPPLIED["data"]}
     for key, value in values.items():

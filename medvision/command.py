@@ -1,7 +1,6 @@
 """The entry of every command: reads the command line, composes the config, and maps endings to exit codes."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,9 +15,6 @@ from rich.text import Text
 import medvision
 from medvision.errors import ConfigError, Interrupted, UserError
 
-# What a shell reports of a program that wrote into a closed pipe: 128 + SIGPIPE.
-_BROKEN_PIPE = 141
-
 
 def run_command(name: str, task: Callable[[DictConfig], object]) -> NoReturn:
     """Run a command and leave the process.
@@ -32,7 +28,6 @@ def run_command(name: str, task: Callable[[DictConfig], object]) -> NoReturn:
     """
     try:
         code = _run(name, task, sys.argv[1:])
-        sys.stdout.flush()
     except UserError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(Text("error: ", "bold red") + Text(str(error)))
         code = 2
@@ -40,9 +35,6 @@ def run_command(name: str, task: Callable[[DictConfig], object]) -> NoReturn:
         code = 128 + stop.signum
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = _BROKEN_PIPE
     sys.exit(code)
 
 
@@ -69,7 +61,7 @@ def _run(name: str, task: Callable[[DictConfig], object], argv: list[str]) -> in
 
     cfg = compose(*arguments.overrides, config_name=name, config_dir=arguments.config_dir)
     if arguments.cfg:
-        sys.stdout.write(OmegaConf.to_yaml(cfg))
+        Console().out(OmegaConf.to_yaml(cfg), highlight=False, end="")
     else:
         task(cfg)
     return 0

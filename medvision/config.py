@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.plugins.sweeper import Sweeper
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from medvision import checks, targets
@@ -45,6 +45,8 @@ def compose(*overrides: str, config_name: str = "train", config_dir: str | Path 
     with session(config_dir) as search_path:
         typed = [parsed(line) for line in overrides]
         for one in typed:
+            if one.is_hydra_override():
+                raise ConfigError(f"{one.key_or_group} belongs to a multirun: add -m, or leave it out.")
             if one.is_sweep_override():
                 key, _, values = str(one.input_line).partition("=")
                 raise ConfigError(
@@ -132,17 +134,14 @@ def parsed(line: str) -> Override:
     Raises:
         ConfigError: if it is not `key=value`.
     """
-    parser = OverridesParser.create()
     key, equals, value = line.partition("=")
-    try:
-        return parser.parse_overrides([line])[0]
-    except HydraException:
-        if not key or not equals or set(value) & set("'\"[]{},"):
-            raise ConfigError(f"{line!r} cannot be read: expected key=value; quote text like \"key='a, b'\".") from None
-    try:
-        return parser.parse_overrides([f"{key}={quoted(value)}"])[0]
-    except HydraException:
-        raise ConfigError(f"{line!r} cannot be read: {key!r} is not a key.") from None
+    literal = [] if set(value) & set("'\"[]{},") else [f"{key}={quoted(value)}"]
+    for attempt in (line, *literal):
+        with suppress(HydraException):
+            one = OverridesParser.create().parse_override(attempt)
+            if one.key_or_group and (equals or one.is_delete()):
+                return one
+    raise ConfigError(f"{line!r} cannot be read: expected key=value, with text quoted as in \"key='a, b'\".")
 
 
 def opened(overrides: Iterable[Override]) -> list[str]:
@@ -158,7 +157,7 @@ def opened(overrides: Iterable[Override]) -> list[str]:
         if key == "hydra.searchpath":
             raise ConfigError("hydra.searchpath cannot be set: add a folder of config files with --config-dir DIR.")
         is_group = key in groups or "/" in key
-        if is_group and not one.is_delete() and not one.is_sweep_override() and not isinstance(one.value(), str | None):
+        if is_group and not one.is_delete() and not one.is_sweep_override() and not isinstance(one.value(), str):
             raise ConfigError(f"{line}: expected the name of an option. {_choose(key)}")
         if not one.is_delete() and not one.is_hydra_override():
             line = line.lstrip("+") if is_group else f"++{line.lstrip('+')}"
@@ -179,10 +178,19 @@ def quoted(value: object) -> str:
 
 
 def _check_present(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    missing = list(_missing(OmegaConf.to_container(cfg)))
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise ConfigError(f"{', '.join(missing)} {verb} required: add {' '.join(f'{key}=VALUE' for key in missing)}.")
+
+
+def _missing(node: Any, path: str = "") -> Iterator[str]:
+    """The keys that a config file leaves to the user by `???`."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _missing(value, f"{path}.{key}" if path else str(key))
+    elif node == "???":
+        yield path
 
 
 @functools.cache
@@ -206,4 +214,8 @@ def _explained(error: Exception, config_dir: str | Path | None) -> ConfigError:
             return ConfigError(f"{group}={name}: there is no such {group}. {hint}")
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        return ConfigError(f"{cause.full_key} is not a key of this configuration.")
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return ConfigError(f"{cause.full_key} cannot be composed: {lines[0]}")
     return ConfigError("The configuration cannot be composed.\n" + "\n".join(lines[:2]))

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
@@ -26,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medvision.config import check_machinery, compose, opened, parsed, quoted, session
-from medvision.errors import ConfigError, Interrupted
+from medvision.config import LAUNCHER, check_machinery, compose, opened, parsed, quoted, session
+from medvision.errors import ConfigError, Interrupted, RunError
 from medvision.files import write_text
 
 
@@ -65,7 +67,7 @@ def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None)
         ConfigError: if any job has a config that cannot work; none is started then.
         Interrupted: if SIGINT or SIGTERM arrived; it was passed on, and all jobs have ended.
     """
-    Plugins.instance().register(ProcessLauncher)
+    _register()
     with session(config_dir) as search_path:
         typed = [parsed(line) for line in overrides]
         for one in typed:
@@ -77,10 +79,12 @@ def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None)
         if not isinstance(cfg.hydra.launcher.n_jobs, int) or cfg.hydra.launcher.n_jobs < 1:
             raise ConfigError(f"hydra.launcher.n_jobs={cfg.hydra.launcher.n_jobs}: expected a whole number >= 1.")
         folder = Path(cfg.hydra.sweep.dir) / _name(cfg) / _fingerprint(overrides, config_dir)
-        lines = [*search_path, *opened(typed), f"hydra.sweep.dir={quoted(folder)}"]
         machine: Any = GlobalHydra.instance().hydra
-        # No task: the launcher starts processes instead.
-        machine.multirun(config_name, lambda cfg: None, lines, with_log_configuration=False)
+        # Hydra writes its notes before it looks at the jobs: they go where nobody finds them when a job is refused.
+        with TemporaryDirectory() as scratch:
+            own = [f"hydra.sweep.dir={quoted(scratch)}", f"++hydra.launcher.folder={quoted(folder)}"]
+            # No task: the launcher starts processes instead.
+            machine.multirun(config_name, lambda cfg: None, [*search_path, *opened(typed), *own], False)
     jobs = [Job(**job) for job in json.loads((folder / "jobs.json").read_text(encoding="utf-8"))]
     _show(jobs)
     return all(job.status in ("finished", "skipped") for job in jobs)
@@ -96,18 +100,18 @@ class ProcessLauncher(Launcher):
 
     Args:
         n_jobs: how many run at the same time; above 1 each writes to `<folder>.log` instead of the terminal.
+        folder: of the multirun, for jobs.json and a run directory each.
     """
 
-    # Hydra runs plugins only from the package hydra_plugins, which is for distributions of their own.
-    __module__ = "hydra_plugins.medvision"
+    __module__, __qualname__ = LAUNCHER.rsplit(".", 1)
 
-    def __init__(self, n_jobs: int) -> None:
+    def __init__(self, n_jobs: int, folder: str) -> None:
         self.n_jobs = n_jobs
+        self.folder = Path(folder)
         self.jobs: list[Job] = []
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what the jobs need from the composed config of the multirun."""
-        self.folder = Path(config.hydra.sweep.dir)
         self.config_name = config.hydra.job.config_name
         self.config_dir = next((path.removeprefix("file://") for path in config.hydra.searchpath), None)
 
@@ -121,6 +125,12 @@ class ProcessLauncher(Launcher):
             folder = self.folder / f"{number}_{slug}".rstrip("_")
             batch.append(Job(str(folder), [line.removeprefix("++") for line in overrides]))
         self.jobs += batch
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"{self.folder} cannot be made ({error.strerror}): choose another hydra.sweep.dir."
+            ) from error
         self._run(batch)
         return [JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED) for job in batch]
 
@@ -162,6 +172,19 @@ class ProcessLauncher(Launcher):
 
     def _record(self) -> None:
         write_text(self.folder / "jobs.json", json.dumps([asdict(job) for job in self.jobs], indent=2) + "\n")
+
+
+def _register() -> None:
+    """Make the launcher a plugin under the only name by which Hydra accepts plugins, `hydra_plugins.<name>`.
+
+    A real module of that name would be a second distribution, and imported by every Hydra program on the machine.
+    """
+    plugins = Plugins.instance()  # imports the real hydra_plugins, where other plugins are installed
+    package = types.ModuleType("hydra_plugins")
+    package.__path__ = []
+    sys.modules.setdefault("hydra_plugins", package)
+    sys.modules[ProcessLauncher.__module__] = sys.modules[__name__]
+    plugins.register(ProcessLauncher)
 
 
 class _Process:

@@ -37,5 +37,4 @@ def continued(typed: DictConfig, stored: DictConfig) -> DictConfig:
             + "\n".join(differences)
             + "\nLeave them out, or start a new run without resume."
         )
-    cfg.resume = typed.resume
     return cfg

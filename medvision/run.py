@@ -72,7 +72,7 @@ def fit(cfg: DictConfig) -> Run:
     console = Console()
     with stop.installed():
         peer = shared()
-        name = cfg.choices.experiment or f"{cfg.choices.data}_{cfg.choices.model}"
+        name = _name(cfg)
         if cfg.resume is not None:
             directory = peer or find(cfg.resume, cfg.output_root, name)
             cfg = continued(cfg, cast(DictConfig, OmegaConf.load(directory.config)))
@@ -107,7 +107,7 @@ def _finish(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console:
             )
             raise
     headline = {name: run.metrics[f"test/{name}"] for name in HEADLINE}
-    show_estimates(console, f"test, {directory.path.parent.name}", headline, cfg.evaluation.confidence_level)
+    show_estimates(console, f"{_name(cfg)}, test split", headline, cfg.evaluation.confidence_level)
     console.print(f"run    {directory.path}", f"model  {directory.model}", sep="\n", soft_wrap=True, highlight=False)
     console.print("Research use only: not a medical device.", style="dim")
     return run
@@ -134,6 +134,10 @@ def _run(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Co
 def _load(directory: RunDirectory) -> Run:
     content = json.loads((directory.path / "metrics.json").read_text(encoding="utf-8"))
     return Run(directory.path, {name: Estimate(**{"reason": None} | values) for name, values in content.items()})
+
+
+def _name(cfg: DictConfig) -> str:
+    return str(cfg.choices.experiment or f"{cfg.choices.data}_{cfg.choices.model}")
 
 
 def _with_precision(cfg: DictConfig) -> DictConfig:

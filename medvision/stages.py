@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from medvision.data.datamodule import ImageDataModule
-from medvision.errors import RunError
+from medvision.errors import ModelError, RunError
 from medvision.evaluation import Estimate, Predictions, evaluate
 from medvision.files import write_text
 from medvision.inference.bundle import load_bundle, save_bundle
@@ -24,6 +24,7 @@ from medvision.training.checkpoint_io import AtomicCheckpointIO
 from medvision.training.checkpoints import Checkpoints
 from medvision.training.classifier import Classifier
 from medvision.training.fit import fit as fit_learner
+from medvision.training.losses import ClassificationLoss
 from medvision.training.progress import ProgressLine
 from medvision.training.signals import StopSignal
 from medvision.training.trainer import accelerator_in_use, weight_averaging
@@ -83,52 +84,22 @@ def train(
     cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, stop: StopSignal, console: Console
 ) -> Classifier:
     """Build the network and train it, from the run's last checkpoint if there is one."""
-    # The weights depend on the seed alone, and a caller's own random numbers stay as they were.
-    with torch.random.fork_rng():
-        torch.manual_seed(key(cfg.seed, "weights"))
-        network = cast(
-            Network,
-            build(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size),
+    # Every step keys the global generators anew; a caller's own random numbers stay as they were.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        network = _build_network(cfg, data)
+        loss = cast(ClassificationLoss, build(cfg.loss))
+        loss.set_class_counts(torch.from_numpy(data.class_counts("train")))
+        optimizer, scheduler = cast(Any, build(cfg.optimizer)), cast(Any, build(cfg.scheduler))
+        classifier = Classifier(network, optimizer, scheduler, loss, seed=cfg.seed)
+        trainer = _build_trainer(cfg, directory, stop, console)
+        log.info(
+            "%s parameters, %s, precision %s",
+            f"{sum(p.numel() for p in network.parameters()):,}",
+            trainer.strategy.root_device,
+            cfg.trainer.precision,
         )
-    network.set_statistics(*(values.tolist() for values in data.channel_statistics()))
-    if cfg.init_from is not None:
-        _initialise(network, load_bundle(Path(cfg.init_from)).network)
-    loss = cast(Any, build(cfg.loss))
-    loss.set_class_counts(torch.from_numpy(data.class_counts("train")))
-    classifier = Classifier(
-        network, cast(Any, build(cfg.optimizer)), cast(Any, build(cfg.scheduler)), loss, seed=cfg.seed
-    )
-    callbacks = [
-        *([weight_averaging(cfg.ema.decay)] if cfg.ema.decay else []),
-        ProgressLine(console),
-        Checkpoints(
-            directory.path,
-            stop,
-            cfg.monitor,
-            every_n_steps=cfg.checkpoint.every_n_steps,
-            patience=cfg.early_stopping.patience,
-            min_delta=cfg.early_stopping.min_delta,
-        ),
-    ]
-    logger = build(cfg.logger, save_dir=str(directory.path)) if cfg.logger else None
-    trainer = cast(
-        Any,
-        build(
-            cfg.trainer,
-            batch_size=cfg.data.batch_size,
-            callbacks=callbacks,
-            logger=logger,
-            directory=directory.path,
-        ),
-    )
-    log.info(
-        "%s parameters, %s, precision %s",
-        f"{sum(p.numel() for p in network.parameters()):,}",
-        trainer.strategy.root_device,
-        cfg.trainer.precision,
-    )
-    with stop.deferring():
-        fit_learner(classifier, data, trainer, directory.last if directory.last.exists() else None)
+        with stop.deferring():
+            fit_learner(classifier, data, trainer, directory.last if directory.last.exists() else None)
     return classifier
 
 
@@ -155,21 +126,50 @@ def keep_best(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, c
     )
 
 
-def _initialise(network: Network, trained: torch.nn.Module) -> None:
-    """Copy every weight of `trained` that has the same name and shape, the statistics of its images excepted."""
-    own = network.state_dict()
-    shared_weights = {
-        name: value
-        for name, value in trained.state_dict().items()
-        if name in own and own[name].shape == value.shape and name not in {"mean", "std"}
-    }
-    if not any(name.startswith("backbone.") for name in shared_weights):
-        raise RunError(
-            "init_from names a model of another architecture: none of its backbone's weights fit.\n"
+def _build_network(cfg: DictConfig, data: ImageDataModule) -> Network:
+    torch.manual_seed(key(cfg.seed, "weights"))
+    node = build(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
+    network = cast(Network, node)
+    network.set_statistics(*(values.tolist() for values in data.channel_statistics()))
+    if cfg.init_from is not None:
+        _initialise(network, load_bundle(Path(cfg.init_from)).network)
+    return network
+
+
+def _build_trainer(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Console) -> Any:
+    averaging = [weight_averaging(cfg.ema.decay)] if cfg.ema.decay else []
+    checkpoints = Checkpoints(
+        directory.path,
+        stop,
+        cfg.monitor,
+        every_n_steps=cfg.checkpoint.every_n_steps,
+        patience=cfg.early_stopping.patience,
+        min_delta=cfg.early_stopping.min_delta,
+    )
+    return build(
+        cfg.trainer,
+        batch_size=cfg.data.batch_size,
+        callbacks=[*averaging, ProgressLine(console), checkpoints],
+        logger=build(cfg.logger, save_dir=str(directory.path)) if cfg.logger else None,
+        directory=directory.path,
+    )
+
+
+def _initialise(network: Network, trained: Network) -> None:
+    """Begin with the backbone of another run, and with its head too where the number of classes is the same."""
+    own, other = (
+        {name: value.shape for name, value in one.backbone.state_dict().items()} for one in (network, trained)
+    )
+    if own != other:
+        raise ModelError(
+            "init_from names a model of another architecture: the weights of its backbone do not fit.\n"
             "Choose the model it was trained with (see bundle.json), or leave init_from out."
         )
-    network.load_state_dict(own | shared_weights)
-    log.info("%d of %d weights taken from init_from", len(shared_weights), len(own))
+    network.backbone.load_state_dict(trained.backbone.state_dict())
+    same_classes = network.head.weight.shape == trained.head.weight.shape
+    if same_classes:
+        network.head.load_state_dict(trained.head.state_dict())
+    log.info("weights of the %s taken from init_from", "whole network" if same_classes else "backbone")
 
 
 def score(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> dict[str, Estimate]:

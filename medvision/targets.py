@@ -135,24 +135,34 @@ def parameters(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def unknown_key(key: str, names: Iterable[str]) -> ConfigError:
-    """The error for a key that nothing reads, naming the nearest that exist."""
-    return ConfigError(f"{key} is not a key of the configuration. {nearest(key, names)}".rstrip())
+    """The error for a key that nothing reads, naming the nearest that exist, or else its neighbours."""
+    names = list(dict.fromkeys(names))
+    parent = key.rpartition(".")[0]
+    beside = [one.rpartition(".")[2] for one in names if one.rpartition(".")[0] == parent]
+    where = f"in {parent}" if parent else "at the top"
+    hint = nearest(key, names) or (f"Keys {where}: {', '.join(beside)}." if beside else "")
+    return ConfigError(f"{key} is not a key of this configuration. {hint}".rstrip())
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
     """'Did you mean ...?' over the closest names, or an empty string when none is close.
 
-    >>> nearest("trainer.max_epoch", ["trainer.max_epochs", "optimizer.lr"])
+    >>> nearest("trainer.max_epoch", ["trainer", "trainer.max_epochs", "optimizer.lr"])
     'Did you mean trainer.max_epochs?'
     >>> nearest("lr", ["trainer.max_epochs", "optimizer.lr"])
     'Did you mean optimizer.lr?'
     """
-    names = list(dict.fromkeys(names))
-    leaf = name.rpartition(".")[2]
-    same_leaf = [one for one in names if one.rpartition(".")[2] == leaf]
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.7)
-    found = list(dict.fromkeys([*same_leaf, *close]))[:3]
-    return f"Did you mean {' or '.join(found)}?" if found else ""
+    names = [one for one in dict.fromkeys(names) if not name.startswith(f"{one}.")]
+    parent, _, leaf = name.rpartition(".")
+    leaves = {one: one.rpartition(".")[2] for one in names}
+    beside = {leaves[one]: one for one in names if one.rpartition(".")[0] == parent}
+    found = (
+        [beside[one] for one in difflib.get_close_matches(leaf, beside, n=3, cutoff=0.7)]
+        or [one for one in names if leaves[one] == leaf]
+        or [beside[one] for one in beside if leaf in one]
+        or difflib.get_close_matches(name, names, n=3, cutoff=0.75)
+    )
+    return f"Did you mean {' or '.join(found[:3])}?" if found else ""
 
 
 def shown(value: Any) -> str:

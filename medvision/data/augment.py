@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn.functional import grid_sample
 
-from medvision.data.mix import blend, check_amounts
+from medvision.data.mix import blend
 from medvision.errors import ConfigError
 from medvision.randomness import generator
 
@@ -160,6 +160,21 @@ class Augmentation:
             )
 
 
+def check_amounts(**amounts: tuple[float, float]) -> None:
+    """Refuse amounts below 0 or above their limit.
+
+    Args:
+        amounts: the option's name with its value and its largest useful value.
+
+    Raises:
+        ConfigError: naming the first option that is out of range.
+    """
+    for name, (value, limit) in amounts.items():
+        if not 0 <= value <= limit:
+            above = "0 or more" if limit == float("inf") else f"between 0 and {limit:g}"
+            raise ConfigError(f"augmentation.{name} must be {above}, found {value}.")
+
+
 @dataclass(frozen=True)
 class _Law:
     """How the parameters of one transform are distributed: uniform over [low, high), floored when `whole`."""
@@ -235,8 +250,10 @@ def _plane(x: torch.Tensor, y: torch.Tensor, factors: list[torch.Tensor]) -> tor
 def _recolour(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     values = images.float()
     if "contrast" in drawn:
-        weights = images.new_tensor([0.2989, 0.587, 0.114] if images.shape[1] == 3 else [1.0], dtype=torch.float32)
-        grey = (_sums(images) * weights[:, None, None]).sum(1, keepdim=True) / (images.shape[2] * images.shape[3])
+        sums = _sums(images)
+        if images.shape[1] == 3:
+            sums = 0.2989 * sums[:, :1] + 0.587 * sums[:, 1:2] + 0.114 * sums[:, 2:]
+        grey = sums / (images.shape[2] * images.shape[3])
         values = ((values - grey) * drawn["contrast"].view(-1, 1, 1, 1) + grey).clamp_(0, 255)
     if "brightness" in drawn:
         values = (values * drawn["brightness"].view(-1, 1, 1, 1)).clamp_(0, 255)
@@ -246,12 +263,15 @@ def _recolour(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 def _cut_out(images: torch.Tensor, centre: torch.Tensor, side: int) -> torch.Tensor:
     pixels = images.shape[2] * images.shape[3]
     mean = ((_sums(images) + pixels // 2) // pixels).to(torch.uint8)
-    covered = []
-    for size, place in zip(images.shape[2:], centre, strict=True):
-        distance = torch.arange(size, device=images.device) - ((place * size).floor() - side // 2)[:, None]
-        covered.append((distance >= 0) & (distance < side))
-    rows, columns = covered
+    x, y = centre
+    columns, rows = _stretch(x, images.shape[3], side), _stretch(y, images.shape[2], side)
     return torch.where(rows[:, None, :, None] & columns[:, None, None, :], mean, images)
+
+
+def _stretch(place: torch.Tensor, size: int, side: int) -> torch.Tensor:
+    """(B, size) bool: the `side` pixels around `place`, a fraction of the axis."""
+    distance = torch.arange(size, device=place.device) - ((place * size).floor() - side // 2)[:, None]
+    return (distance >= 0) & (distance < side)
 
 
 def _sums(images: torch.Tensor) -> torch.Tensor:

@@ -123,7 +123,8 @@ class ImageDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Read the source once in one process, so that a download does not race."""
-        self._source_table = self._source_table or self._source()
+        if self._source_table is None and not hasattr(self, "_pixels"):
+            self._source_table = self._source()
 
     def setup(self, stage: str | None = None) -> None:
         """Read, decode and split the images; a second call does nothing.
@@ -138,8 +139,9 @@ class ImageDataModule(LightningDataModule):
         table, self._source_table = self._source_table, None
         assert table is not None
         pixels, bad = self._read(table)
+        ids = table.ids
         self.quarantine = pd.DataFrame(
-            [(table.ids[index], reason, stage) for index, reason, stage in bad], columns=["path", "reason", "stage"]
+            [(ids[index], reason, stage) for index, reason, stage in bad], columns=["path", "reason", "stage"]
         )
         good = np.setdiff1d(np.arange(len(table)), [index for index, _, _ in bad])
         self._check_quarantine(table, good)
@@ -268,8 +270,8 @@ class ImageDataModule(LightningDataModule):
     def _images_for(self, device: torch.device) -> Tensor | NDArray[np.uint8]:
         if device.type == "cpu":
             return torch.from_numpy(self._pixels)  # the same memory
-        if self._resident is None and self._fits(device):
-            self._resident = torch.from_numpy(self._pixels).to(device)
+        if self._resident is None or self._resident.device.type != device.type:
+            self._resident = torch.from_numpy(self._pixels).to(device) if self._fits(device) else None
         return self._pixels if self._resident is None else self._resident
 
     def _fits(self, device: torch.device) -> bool:
@@ -279,9 +281,8 @@ class ImageDataModule(LightningDataModule):
 
     def _params(self, augmentation: Augment, epoch: int, device: torch.device) -> Tensor:
         """The epoch's parameters of all training images, on the device; drawn when the epoch changes."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            count = len(self._rows("train"))
-            self._drawn = (epoch, augmentation.draw(self.seed, epoch, count).to(device))
+        if self._drawn is None or self._drawn[0] != epoch or self._drawn[1].device != device:
+            self._drawn = (epoch, augmentation.draw(self.seed, epoch, len(self._rows("train"))).to(device))
         return self._drawn[1]
 
     def _rows(self, split: str) -> NDArray[np.int64]:

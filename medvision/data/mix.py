@@ -2,7 +2,6 @@
 
 import torch
 
-from medvision.errors import ConfigError
 from medvision.randomness import key
 
 
@@ -38,18 +37,3 @@ def blend(
         torch.default_generator.manual_seed(key(seed, step, "mix"))
         mixed_images, mixed_targets = v2.RandomChoice(ways)(images.float(), targets)
     return mixed_images, mixed_targets
-
-
-def check_amounts(**amounts: tuple[float, float]) -> None:
-    """Refuse amounts below 0 or above their limit.
-
-    Args:
-        amounts: the option's name with its value and its largest useful value.
-
-    Raises:
-        ConfigError: naming the first option that is out of range.
-    """
-    for name, (value, limit) in amounts.items():
-        if not 0 <= value <= limit:
-            above = "0 or more" if limit == float("inf") else f"between 0 and {limit:g}"
-            raise ConfigError(f"augmentation.{name} must be {above}, found {value}.")

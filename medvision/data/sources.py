@@ -199,7 +199,7 @@ def _folders(root: Path, folder: Path) -> list[Path]:
 
 
 def _entries(root: Path, folder: Path) -> Iterable["os.DirEntry[str]"]:
-    """What is in `folder`, without clutter; a link that leaves `root` is refused."""
+    """What is in `folder`, without clutter and dead links; a link that leaves `root` is refused."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
@@ -207,11 +207,15 @@ def _entries(root: Path, folder: Path) -> Iterable["os.DirEntry[str]"]:
                 continue
             if entry.name != os.fsencode(entry.name).decode(errors="replace"):
                 raise DataError(f"The name {entry.path!a} is not valid UTF-8.\nRename it.")
-            if entry.is_symlink() and not Path(os.path.realpath(entry.path)).is_relative_to(os.path.realpath(root)):
-                raise DataError(
-                    f"{entry.path} is a link that leaves the image folder {root}.\n"
-                    "Copy what it points to, or point data.root at a folder that holds everything."
-                )
+            if entry.is_symlink():
+                if not Path(os.path.realpath(entry.path)).is_relative_to(os.path.realpath(root)):
+                    raise DataError(
+                        f"{entry.path} is a link that leaves the image folder {root}.\n"
+                        "Copy what it points to, or point data.root at a folder that holds everything."
+                    )
+                if not Path(entry.path).exists():
+                    log.warning("Ignored %s: a link to nothing.", entry.path)
+                    continue
             yield entry
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from medvision.data.mix import blend, check_amounts
+from medvision.data.augment import check_amounts
+from medvision.data.mix import blend
 from medvision.errors import ConfigError
 from medvision.randomness import generator
 

@@ -1,8 +1,8 @@
 """The verdict on a set of predictions: every metric with its interval and the number of samples behind it.
 
 Where samples are independent, accuracy, recall, precision and F1 get Wilson's interval, AUROC gets DeLong's, and the
-macro means get a bootstrap stratified by class. As soon as two samples share a group (a patient, a study) they are not
-independent, and resampling whole groups replaces all of these.
+macro means get the bootstrap. As soon as two samples share a group (a patient, a study) they are not independent, and
+the bootstrap over whole groups replaces all of these.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvision.errors import ConfigError
-from medvision.evaluation.intervals import Resampling, bootstrap, delong, percentile, wilson, wilson_f1
+from medvision.evaluation.intervals import Resampling, bootstrap, delong, from_resamples, wilson, wilson_f1
 from medvision.evaluation.metrics import Scorer
 from medvision.evaluation.predictions import Predictions
 
@@ -54,7 +54,7 @@ def evaluate(
     Args:
         predictions: N samples over K classes.
         confidence_level: in (0, 1).
-        n_resamples: bootstrap resamples, at least 1.
+        n_resamples: bootstrap resamples, at least 2; their number decides how exact the intervals themselves are.
         seed: of the resamples; equal seeds give equal intervals.
 
     Returns:
@@ -63,32 +63,25 @@ def evaluate(
     Raises:
         ConfigError: if `confidence_level` or `n_resamples` is out of range.
     """
-    if not 0 < confidence_level < 1 or n_resamples < 1:
+    if not 0 < confidence_level < 1 or n_resamples < 2:
         raise ConfigError(
-            "expected a confidence_level between 0 and 1 and at least one of n_resamples; "
+            "expected a confidence_level between 0 and 1 and n_resamples of 2 or more; "
             f"found {confidence_level} and {n_resamples}"
         )
     scorer, resampling = Scorer(predictions), Resampling.of(predictions)
     values = {name: float(value[0]) for name, value in scorer(_once(predictions)).items()}
-    proportions = _proportions(scorer, predictions)
-    intervals = {
-        name: percentile(resampled, confidence_level)
-        for name, resampled in bootstrap(scorer, resampling, n_resamples, seed).items()
-    }
-    if not resampling.grouped:
-        intervals |= _closed_forms(predictions, proportions, confidence_level)
+    resampled = bootstrap(scorer, resampling, n_resamples, seed)
     units = _independent_units(predictions, resampling.slots)
+    proportions = _proportions(scorer, predictions)
+    exact = {} if resampling.grouped else _closed_forms(predictions, proportions, confidence_level)
     estimates = {}
     for name, value in values.items():
         n = proportions[name][1] if name in proportions else len(predictions.ids)
         if np.isnan(value):
             estimates[name] = Estimate(None, None, None, n, _why_undefined(name, proportions))
-            continue
-        low, high = intervals[name]
-        if not high - low > 1e-12:
-            # A perfect score stays perfect in every resample, which is no reason to be certain of it.
-            low, high = wilson(value * units[name], units[name], confidence_level)
-        estimates[name] = Estimate(value, low, high, n, _left_out(name, values, predictions.class_names))
+        else:
+            low, high = exact.get(name) or from_resamples(value, resampled[name], units[name], confidence_level)
+            estimates[name] = Estimate(value, low, high, n, _left_out(name, values, predictions.class_names))
     return estimates
 
 

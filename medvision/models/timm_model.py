@@ -77,9 +77,10 @@ def _download(name: str, in_channels: int, image_size: tuple[int, int]) -> nn.Mo
     try:
         return _create(name, in_channels, image_size, pretrained=True)
     except (OSError, RuntimeError) as error:  # no connection; no weights published under this name
+        reason = str(error).partition("\n")[0]
         place = _import_timm().get_pretrained_cfg(name).hf_hub_id
         raise ModelError(
-            f"The weights of {name} could not be downloaded ({str(error).splitlines()[0]})\n"
+            f"The weights of {name} could not be downloaded ({reason}).\n"
             f"Fetch model.safetensors of {place} from huggingface.co where there is a connection and pass "
             "model.weights=PATH/model.safetensors."
         ) from error

@@ -23,8 +23,8 @@ def read_weights(path: str) -> dict[str, torch.Tensor]:
         raise ModelError(f"model.weights must be null, default or a file of weights; there is no file {path}.")
     try:
         state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ModelError(_REFUSED.format(path=path, reason=str(error).splitlines()[0])) from error
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ModelError(_REFUSED.format(path=path, reason=str(error).partition("\n")[0])) from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ModelError(_REFUSED.format(path=path, reason="it holds something else"))
     return dict(state)

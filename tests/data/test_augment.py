@@ -136,9 +136,9 @@ def test_cutout_covers_a_square_with_the_mean_colour():
     found = Augmentation(cutout=4)(images, rows([0.5, 0.5], [0.0, 0.999]))
     expected = images.clone()
     mean = images.double().mean((2, 3)).round().to(torch.uint8)
-    expected[0, :, 4:8, 3:7] = mean[0, :, None, None]
-    # Centred on row 0 and on column 11: half of it lies outside.
-    expected[1, :, 0:2, 9:12] = mean[1, :, None, None]
+    expected[0, :, 3:7, 4:8] = mean[0, :, None, None]
+    # Centred on column 0 and on the last row: part of it lies outside.
+    expected[1, :, 7:10, 0:2] = mean[1, :, None, None]
     assert torch.equal(found, expected)
 
 

@@ -4,7 +4,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from medvision.evaluation import intervals
-from medvision.evaluation.intervals import Resampling, bootstrap, delong, percentile, wilson, wilson_f1
+from medvision.evaluation.intervals import Resampling, bootstrap, delong, from_resamples, wilson, wilson_f1
 from medvision.evaluation.metrics import Scorer
 from medvision.randomness import generator
 
@@ -63,15 +63,15 @@ def test_delong_with_a_single_positive_is_wide():
     assert low < 0.3 < 0.8 < 0.97 < high
 
 
-def test_resamples_keep_the_size_of_every_class(make_predictions):
-    predictions = make_predictions(60, 3)
+def test_independent_samples_are_drawn_alone(make_predictions):
+    resampling = Resampling.of(make_predictions(60))
 
-    counts = Resampling.of(predictions).draw(np.random.default_rng(0), 50)
+    counts = resampling.draw(np.random.default_rng(0), 4_000)
 
-    assert counts.shape == (50, 60)
-    for c in range(3):
-        members = predictions.targets == c
-        assert (counts[:, members].sum(axis=1) == members.sum()).all()
+    assert not resampling.grouped
+    assert (counts.sum(axis=1) == 60).all()
+    # Counts are multinomial: mean 1, variance 1 - 1/60, covariance -1/60.
+    np.testing.assert_allclose(np.cov(counts.T), np.eye(60) - 1 / 60, atol=0.12)
 
 
 def test_groups_are_drawn_whole_and_samples_without_a_group_alone(make_predictions):
@@ -126,6 +126,25 @@ def test_the_bootstrap_does_not_depend_on_how_much_fits_in_memory(make_predictio
         np.testing.assert_array_equal(values, at_once[name])
 
 
-def test_percentile_takes_the_middle_of_what_is_defined():
-    assert percentile(np.array([np.nan, *range(101)]), 0.9) == pytest.approx((5, 95))
-    assert np.isnan(percentile(np.array([np.nan]), 0.9)).all()
+def test_the_spread_of_defined_resamples_is_the_standard_error():
+    resampled = np.array([0.7, np.nan, 0.8, 0.9])
+
+    low, high = from_resamples(0.8, resampled, 10, 0.95)
+
+    half = stats.norm.ppf(0.975) * 0.1 / (0.8 * 0.2)
+    np.testing.assert_allclose([low, high], stats.logistic.cdf(np.log(4) + np.array([-half, half])), atol=1e-12)
+
+
+@pytest.mark.parametrize("resampled", [[1.0] * 9, [np.nan] * 9, [np.nan, 0.4]])
+def test_resamples_that_do_not_vary_fall_back_on_the_number_of_units(resampled):
+    assert from_resamples(1.0, np.array(resampled), 12, 0.95) == wilson(12, 12, 0.95)
+
+
+def test_the_bootstraps_standard_error_is_scipys(make_predictions):
+    predictions = make_predictions(120, 3)
+    right = predictions.preds == predictions.targets
+
+    found = bootstrap(Scorer(predictions), Resampling.of(predictions), 4_000, seed=0)["accuracy"].std(ddof=1)
+
+    expected = stats.bootstrap((right,), np.mean, n_resamples=4_000, rng=np.random.default_rng(0)).standard_error
+    assert found == pytest.approx(expected, rel=0.05)
