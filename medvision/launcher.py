@@ -83,8 +83,9 @@ def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None)
         # Hydra writes its notes before it looks at the jobs: they go where nobody finds them when a job is refused.
         with TemporaryDirectory() as scratch:
             own = [f"hydra.sweep.dir={quoted(scratch)}", f"++hydra.launcher.folder={quoted(folder)}"]
+            lines = [*search_path, *opened(typed), *own]
             # No task: the launcher starts processes instead.
-            machine.multirun(config_name, lambda cfg: None, [*search_path, *opened(typed), *own], False)
+            machine.multirun(config_name, lambda cfg: None, lines, with_log_configuration=False)
     jobs = [Job(**job) for job in json.loads((folder / "jobs.json").read_text(encoding="utf-8"))]
     _show(jobs)
     return all(job.status in ("finished", "skipped") for job in jobs)
@@ -152,6 +153,8 @@ class ProcessLauncher(Launcher):
                 if ended:
                     self._record()
         if stopped_by is not None:
+            _show(self.jobs)
+            Console().print("Stopped. The same command goes on from here.")
             raise Interrupted(stopped_by)
 
     def _started(self, job: Job) -> list["_Process"]:
@@ -213,7 +216,7 @@ class _Process:
         said = self._said(self.seen)
         self.seen += len(said)
         if not self.quiet:
-            sys.stderr.write(said.decode(errors="replace"))
+            sys.stderr.buffer.write(said)
             sys.stderr.flush()
         if code is None:
             return False

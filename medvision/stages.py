@@ -132,7 +132,7 @@ def _build_network(cfg: DictConfig, data: ImageDataModule) -> Network:
     network = cast(Network, node)
     network.set_statistics(*(values.tolist() for values in data.channel_statistics()))
     if cfg.init_from is not None:
-        _initialise(network, load_bundle(Path(cfg.init_from)).network)
+        _initialise(network, cast(Network, load_bundle(Path(cfg.init_from)).network))
     return network
 
 

@@ -80,12 +80,10 @@ def test_a_run_killed_several_times_ends_as_if_never_killed(undisturbed, start, 
     for epoch in (0, 1, 2, 5, 9, 12):
         wait_for(lambda epoch=epoch: rows(directory) >= epoch and (directory / "run.json").exists(), process)
         time.sleep(chance.uniform(0.0, 0.3))
-        if process.poll() is not None:
-            break
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        if process.wait() != -signal.SIGKILL:  # it had ended by itself
+            break
         kills += 1
-        assert json.loads((directory / "run.json").read_text())["status"] == "running"
         process = start(f"resume={directory}")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
