@@ -223,7 +223,8 @@ class _Process:
         self.job.exit_code = code
         self.job.seconds = round(time.monotonic() - self.started, 1)
         self.job.status = "finished" if code == 0 else "interrupted" if code in _STOPPED else "failed"
-        self.job.reason = None if code == 0 else _reason(self._said(self.begin).decode(errors="replace"), code)
+        if self.job.status == "failed":
+            self.job.reason = _reason(self._said(self.begin).decode(errors="replace"), code)
         if self.log.stat().st_size == 0:
             self.log.unlink()
         return True
