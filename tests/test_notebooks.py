@@ -11,7 +11,9 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "experiments" / "notebooks").glo
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's machinery; the notebook's own warnings stay inside its kernel
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs(path, elsewhere):
-    NotebookClient(nbformat.read(path, as_version=4), timeout=300, resources={"metadata": {"path": elsewhere}}).execute()
+    NotebookClient(
+        nbformat.read(path, as_version=4), timeout=300, resources={"metadata": {"path": elsewhere}}
+    ).execute()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
