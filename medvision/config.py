@@ -168,7 +168,7 @@ def opened(overrides: Iterable[Override]) -> list[str]:
 def options(group: str, config_dir: str | Path | None = None) -> dict[str, Path]:
     """The options of a group, each with its file."""
     folders = [CONF_DIR, *([Path(config_dir)] if config_dir else [])]
-    files = [file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")]
+    files = [file for folder in reversed(folders) for file in (folder / group).glob("[!_]*.yaml")]
     return {file.stem: file for file in sorted(files, key=lambda one: one.stem)}
 
 

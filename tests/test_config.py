@@ -18,7 +18,6 @@ GROUPS = [
     (group, option)
     for group in ("data", "model", "augmentation", "optimizer", "scheduler", "trainer", "logger")
     for option in options(group)
-    if (group, option) != ("data", "default")  # the part that the others share
 ]
 
 
@@ -228,7 +227,7 @@ def test_every_value_that_is_null_in_train_yaml_has_a_type():
 
 def test_the_rules_speak_of_keys_that_exist():
     files = [OmegaConf.to_container(OmegaConf.load(CONF_DIR / "train.yaml"))]
-    for group, option in [*GROUPS, ("data", "default")]:
+    for group, option in [*GROUPS, ("data", "_shared")]:
         files.append({group: OmegaConf.to_container(OmegaConf.load(CONF_DIR / group / f"{option}.yaml"))})
     known = {name for values in files for name in checks._dotted(values)}
     assert {name for names in checks.LIMITS.values() for name in names} <= known

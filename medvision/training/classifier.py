@@ -1,7 +1,6 @@
 """The LightningModule: a network, how it is optimised, and what is measured while it learns."""
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -19,6 +18,9 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 # How often the device is asked whether the loss is still finite; asking every step would stall a GPU.
 POLL_STEPS = 50
+
+NEVER = 2**62  # later than any step
+_STRIDE = 0x9E3779B97F4A7C15  # odd, so that no two steps share a seed
 
 
 class Classifier(LightningModule):
@@ -51,9 +53,9 @@ class Classifier(LightningModule):
         self._scheduler = scheduler
         self._seed = seed
         # Plain attributes, not buffers: weight averaging would average buffers.
-        self._totals = torch.zeros(3)
-        self._first_bad_step = torch.tensor(-1)
-        self._recent_lrs: deque[tuple[int, float]] = deque(maxlen=2 * POLL_STEPS)
+        self._totals = torch.zeros(2)  # sum of the losses, number of correct images
+        self._seen = 0
+        self._recent: list[tuple[int, float, Tensor]] = []  # step, learning rate and loss since the last poll
         self._outputs: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,21 +73,19 @@ class Classifier(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Key the global generators by (seed, step, rank), so that a resumed step draws what it would have drawn."""
-        torch.manual_seed(key(self._seed, "step", self.global_step, self.global_rank))
-        self._recent_lrs.append((self.global_step, self.optimizers().param_groups[0]["lr"]))  # type: ignore[union-attr]
+        _seed_generators(self.device, (self._base + self.global_step * _STRIDE) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch; sums for the epoch are kept on the device."""
+        """Loss of one batch; what is wanted once an epoch is summed on the device."""
         images, targets, _ = batch
         logits = self(images)
         loss: Tensor = self.loss(logits, targets)
         with torch.no_grad():
             hard = targets if targets.ndim == 1 else targets.argmax(dim=1)
-            correct = (logits.argmax(dim=1) == hard).sum()
-            count = len(images)
-            self._totals += torch.stack([loss.detach() * count, correct, correct.new_tensor(count)]).float()
-            bad = ~torch.isfinite(loss.detach()) & (self._first_bad_step < 0)
-            self._first_bad_step = torch.where(bad, self.global_step, self._first_bad_step)
+            self._totals[0].add_(loss.detach(), alpha=len(images))
+            self._totals[1].add_((logits.argmax(dim=1) == hard).sum())
+        self._seen += len(images)
+        self._recent.append((self.global_step, self._lr(), loss.detach()))
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -95,18 +95,20 @@ class Classifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Start the epoch's sums; not called when an epoch is resumed in its middle."""
-        self._totals = torch.zeros(3, device=self.device)
+        self._totals = torch.zeros(2, device=self.device)
+        self._seen = 0
 
     def on_fit_start(self) -> None:
         """Bring the sums to the device, also those that came from a checkpoint."""
         self._totals = self._totals.to(self.device)
-        self._first_bad_step = self._first_bad_step.to(self.device)
+        self._base = key(self._seed, "step", self.global_rank)
 
     def on_train_epoch_end(self) -> None:
         """Log the training loss and accuracy of the epoch, over all ranks."""
         self.check_finite()
-        loss, correct, count = self.trainer.strategy.reduce(self._totals.double().cpu(), reduce_op="sum").tolist()
-        self.log_dict({"train/loss": loss / count, "train/accuracy": correct / count}, rank_zero_only=True)
+        seen = self._seen * self.trainer.world_size
+        loss, correct = self.trainer.strategy.reduce(self._totals, reduce_op="sum").tolist()
+        self._log({"train/loss": loss / seen, "train/accuracy": correct / seen})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep the logits of one batch."""
@@ -119,11 +121,11 @@ class Classifier(LightningModule):
         targets = torch.cat([targets for _, targets in self._outputs])
         self._outputs.clear()
         if self.trainer.world_size > 1:
-            logits, targets = (cast(Tensor, self.all_gather(part)).flatten(0, 1) for part in (logits, targets))
-        # Ranks whose share of a batch was empty send a row with target -1.
+            logits, targets = self._gathered(logits, 0), self._gathered(targets, -1)
+        # Rows that only make the ranks' shares equally long have target -1.
         known = targets >= 0
         metrics = classification_metrics(logits[known], targets[known])
-        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, rank_zero_only=True)
+        self._log({f"val/{name}": value for name, value in metrics.items()})
 
     def check_finite(self) -> None:
         """Stop if a training loss was not finite.
@@ -131,16 +133,40 @@ class Classifier(LightningModule):
         Raises:
             TrainingError: naming the first such step and its learning rate.
         """
-        step = self._first_bad_step
+        steps, lrs, losses = zip(*self._recent, strict=True) if self._recent else ((), (), ())
+        self._recent.clear()
+        bad = (~torch.isfinite(torch.stack(losses))).cpu().nonzero() if losses else torch.empty(0)
+        first = steps[int(bad[0])] if len(bad) else NEVER
         if self.trainer.world_size > 1:
-            step = self.trainer.strategy.reduce(step, reduce_op="max")
-        if int(step) >= 0:
-            lr = dict(self._recent_lrs).get(int(step))
+            first = int(self.trainer.strategy.reduce(torch.tensor(first, device=self.device), reduce_op="min"))
+        if first < NEVER:
             raise TrainingError(
-                f"The loss was not finite at step {int(step)} (learning rate {lr:.3g}); training stopped.\n"
-                "The last finite checkpoint is kept. Try a smaller optimizer.lr, trainer.gradient_clip_val=1.0 or\n"
-                "trainer.precision=32-true."
+                f"The loss was not finite at step {first} (learning rate {lrs[steps.index(first)]:.3g}); training "
+                "stopped.\nThe last finite checkpoint is kept. Try a smaller optimizer.lr, "
+                "trainer.gradient_clip_val=1.0\nor trainer.precision=32-true."
             )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the running epoch's sums, so that a resumed epoch logs what it would have logged."""
+        checkpoint["train_sums"] = {"totals": self._totals.cpu(), "seen": self._seen}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the sums of the epoch that was running."""
+        self._totals = checkpoint["train_sums"]["totals"]
+        self._seen = checkpoint["train_sums"]["seen"]
+
+    def _lr(self) -> float:
+        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    def _log(self, values: Mapping[str, Tensor | float]) -> None:
+        # Every rank has the same values: their mean changes nothing and keeps the ranks' decisions equal.
+        self.log_dict(dict(values), sync_dist=self.trainer.world_size > 1)
+
+    def _gathered(self, rows: Tensor, fill: int) -> Tensor:
+        """The rows of all ranks, those of a shorter share filled up."""
+        longest = self.trainer.strategy.reduce(torch.tensor(len(rows), device=self.device), reduce_op="max")
+        padding = rows.new_full((int(longest) - len(rows), *rows.shape[1:]), fill)
+        return cast(Tensor, self.all_gather(torch.cat([rows, padding]))).flatten(0, 1)
 
     def _total_steps(self) -> int:
         trainer = self.trainer
@@ -152,10 +178,11 @@ class Classifier(LightningModule):
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         return batches * (trainer.max_epochs or 1)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the running epoch's sums, so that a resumed epoch logs what it would have logged."""
-        checkpoint["train_totals"] = self._totals.cpu()
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the sums of the epoch that was running."""
-        self._totals = checkpoint["train_totals"]
+def _seed_generators(device: torch.device, seed: int) -> None:
+    """What `torch.manual_seed` does, on the devices in use only: it takes a millisecond where no GPU is initialised."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)

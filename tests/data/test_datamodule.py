@@ -308,16 +308,16 @@ def test_resume_inside_and_between_epochs(module, tmp_path, limit):
             assert torch.equal(value, resumed.state_dict()[name])
 
 
-@pytest.mark.parametrize("name", ["default", "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"])
+@pytest.mark.parametrize("name", ["_shared", "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"])
 def test_every_config_value_reaches_the_module(name):
     parameters = inspect.signature(ImageDataModule.__init__).parameters
-    shared = yaml.safe_load((CONF / "default.yaml").read_text())
+    shared = yaml.safe_load((CONF / "_shared.yaml").read_text())
     node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
-    if name == "default":
+    if name == "_shared":
         assert node == {key: parameters[key].default for key in node}
         assert set(node) == set(parameters) - {"self", "source", "augmentation", "seed"}
         return
-    assert node.pop("defaults") == ["default", "_self_"]
+    assert node.pop("defaults") == ["_shared", "_self_"]
     source = node.pop("source")
     function = getattr(sources, source.pop("_target_").removeprefix("medvision.data.sources."))
     assert function.__name__ == name
