@@ -213,6 +213,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_finite_check
         assert all(torch.isfinite(value).all() for value in state.values())
 
 
+def test_a_disk_without_room_is_noticed_before_the_first_epoch(train, tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("medvision.training.checkpoints.shutil.disk_usage", lambda _: free)
+    ending = train(*QUICK, f"out={tmp_path / 'run'}")
+    assert ending.code == 2
+    assert "Make room" in ending.err
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_a_device_without_memory_gets_advice(train, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr("medvision.training.classifier.Classifier.training_step", full)
+    ending = train(*QUICK, f"out={tmp_path / 'run'}")
+    assert ending.code == 2
+    assert "data.batch_size" in ending.err
+
+
 def test_truncated_images_are_quarantined_and_the_run_goes_on(train, tmp_path, write_folder):
     root = write_folder(tmp_path / "images", {"train/a": 40, "train/b": 40, "test/a": 10, "test/b": 10})
     broken = root / "train" / "a" / "000.png"

@@ -20,13 +20,23 @@ class AtomicCheckpointIO(CheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write `checkpoint` to `path`; a crash leaves the previous file intact."""
+        """Write `checkpoint` to `path`; a crash leaves the previous file intact.
+
+        Raises:
+            CheckpointError: if it cannot be written, on a full disk for instance.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            torch.save(checkpoint, temporary)
-            digest = _announce(path, temporary)
-        write_text(_sidecar(path), digest + "\n")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                torch.save(checkpoint, temporary)
+                digest = _announce(path, temporary)
+            write_text(_sidecar(path), digest + "\n")
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
+            raise CheckpointError(
+                f"{path} cannot be written ({str(error).splitlines()[0]}).\n"
+                "The checkpoint before it is kept: make room, then go on with resume=DIR."
+            ) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True

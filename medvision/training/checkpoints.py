@@ -1,6 +1,7 @@
 """The callback that keeps what a run needs to go on or to stop: checkpoints, the metrics table, early stopping."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from medvision.errors import Interrupted, TrainingError
+from medvision.errors import Interrupted, RunError, TrainingError
 from medvision.files import write_text
 from medvision.training.checkpoint_io import duplicate
 from medvision.training.classifier import POLL_STEPS, Classifier
@@ -79,7 +80,20 @@ class Checkpoints(Checkpoint):
         self._waited = state_dict["waited"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Bring metrics.csv to the state of the checkpoint; a run that had stopped early stays stopped."""
+        """Bring metrics.csv to the state of the checkpoint; a run that had stopped early stays stopped.
+
+        Raises:
+            RunError: if the disk has no room for the checkpoints of this network.
+        """
+        # Weights, their average and two moments of the optimizer, in the best, the last and the file being written.
+        needed = 12 * sum(p.numel() * p.element_size() for p in pl_module.parameters())
+        free = shutil.disk_usage(self._table.parent).free
+        if free < needed:
+            raise RunError(
+                f"The checkpoints need about {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are left for "
+                f"{self._table.parent}.\n"
+                "Make room, or choose another place with out=DIR or output_root=DIR."
+            )
         self._write_rows(trainer)
         self._stop_early(trainer)
 

@@ -96,3 +96,26 @@ def test_a_duplicate_outlives_its_source(tmp_path, monkeypatch, links):
     duplicate(tmp_path / "best.ckpt", tmp_path / "last.ckpt")
     io.save_checkpoint({"epoch": 2}, tmp_path / "best.ckpt")
     assert io.load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 1
+
+
+FULL = """
+import resource, sys, torch
+from pathlib import Path
+from medvision.errors import CheckpointError
+from medvision.training.checkpoint_io import AtomicCheckpointIO
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # stands for a full disk
+try:
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(100_000)}, Path(sys.argv[1]))
+except CheckpointError as error:
+    sys.exit(f"refused: {error}")
+"""
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_and_no_litter(tmp_path):
+    path = tmp_path / "last.ckpt"
+    io.save_checkpoint({"epoch": 1}, path)
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("refused:"), done.stderr
+    assert "make room" in done.stderr
+    assert io.load_checkpoint(path)["epoch"] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]

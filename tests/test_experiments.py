@@ -1,0 +1,63 @@
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from medvision.config import CONF_DIR, compose, options
+
+EXPERIMENTS = sorted(options("experiment"))
+ONE_BATCH = (
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=1",
+    "trainer.limit_val_batches=1",
+    "data.batch_size=8",
+    "data.eval_batch_size=64",
+    "evaluation.n_resamples=20",
+)
+REAL = {"mnist_cnn": "MNIST", "brain_mri": "brain_mri"}
+
+
+def finished(ending, directory):
+    assert ending.code == 0, ending.err
+    assert json.loads((Path(directory) / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_composes_and_overrides_little(name):
+    cfg = compose(f"experiment={name}")
+    assert cfg.choices.experiment == name
+    lines = (CONF_DIR / "experiment" / f"{name}.yaml").read_text().splitlines()
+    values = [line for line in lines if re.match(r"\s*\w+: \S", line) and not line.lstrip().startswith("-")]
+    assert len(values) <= 15
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_head_names_the_command_and_what_was_measured(name):
+    head = [
+        line for line in (CONF_DIR / "experiment" / f"{name}.yaml").read_text().splitlines() if line.startswith("#")
+    ]
+    text = " ".join(line.lstrip("# ") for line in head)
+    assert f"python -m medvision.train experiment={name}" in text
+    assert re.search(r"\d\d\.\d\d? %|Not measured", text)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_runs_for_one_batch(name, train, tmp_path, write_folder):
+    """On generated files in place of a download: network, augmentation, optimizer and schedule are the experiment's."""
+    source = ()
+    if name != "digits_cnn":
+        root = write_folder(tmp_path / "images", {f"{split}/{c}": 8 for split in ("train", "test") for c in "abc"})
+        size, channels = (28, 1) if name in ("mnist_cnn", "fashion_cnn") else (32, 3)
+        source = ("data=image_folder", f"data.root={root}", f"data.image_size={size}", f"data.channels={channels}")
+    finished(train(f"experiment={name}", *source, *ONE_BATCH, f"out={tmp_path / 'run'}"), tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", sorted(REAL))
+def test_runs_for_one_batch_on_its_own_data(name, train, tmp_path):
+    if not (Path(os.environ.get("MEDVISION_DATA", "data")) / REAL[name]).is_dir():
+        pytest.skip(f"MEDVISION_DATA holds no {REAL[name]}")
+    finished(train(f"experiment={name}", *ONE_BATCH, f"out={tmp_path / 'run'}"), tmp_path / "run")
