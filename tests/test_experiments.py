@@ -35,10 +35,8 @@ def test_composes_and_overrides_little(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_head_names_the_command_and_what_was_measured(name):
-    head = [
-        line for line in (CONF_DIR / "experiment" / f"{name}.yaml").read_text().splitlines() if line.startswith("#")
-    ]
-    text = " ".join(line.lstrip("# ") for line in head)
+    lines = (CONF_DIR / "experiment" / f"{name}.yaml").read_text().splitlines()
+    text = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
     assert f"python -m medvision.train experiment={name}" in text
     assert re.search(r"\d\d\.\d\d? %|Not measured", text)
 
