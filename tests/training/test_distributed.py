@@ -1,4 +1,7 @@
+import json
 import re
+import signal
+import time
 
 import numpy as np
 import pandas as pd
@@ -38,3 +41,20 @@ def test_a_batch_that_does_not_divide_is_refused_by_every_process(start, tmp_pat
     output, _ = process.communicate(timeout=150)
     assert process.returncode == 2, output
     assert re.search("does not divide among 2 processes", output)
+
+
+@pytest.mark.slow
+def test_a_signal_stops_both_processes_and_the_run_goes_on(start, tmp_path):
+    options = ("trainer.strategy=ddp", "trainer.devices=2", "trainer.max_epochs=40", f"out={tmp_path / 'run'}")
+    process = start(*CONFIG, *options)
+    deadline = time.monotonic() + 120
+    table = tmp_path / "run" / "metrics.csv"
+    while not (table.exists() and len(table.read_text().splitlines()) > 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert "Go on with" in output
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
