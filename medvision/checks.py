@@ -36,13 +36,14 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
         *("trainer.gradient_clip_val", "trainer.limit_train_batches", "trainer.limit_val_batches"),
     ),
     ">= 0": (
-        *("seed", "data.split_seed", "loss.focal_gamma", "optimizer.weight_decay"),
+        *("seed", "data.split_seed", "data.fold", "loss.focal_gamma", "optimizer.weight_decay"),
         *("early_stopping.patience", "early_stopping.min_delta"),
     ),
     ">= 1": (
         *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
         *("checkpoint.every_n_steps", "evaluation.n_resamples"),
     ),
+    ">= 2": ("data.n_folds",),
     "> 0 and < 1": ("data.val_fraction", "data.test_fraction", "scheduler.pct_start", "evaluation.confidence_level"),
     ">= 0 and < 1": ("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
     ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final"),

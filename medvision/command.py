@@ -20,11 +20,11 @@ def run_command(name: str, task: Callable[[DictConfig], object]) -> NoReturn:
     """Run a command and leave the process.
 
     Exit codes: 0 done, 1 a bug (with its traceback) or a failed job of a multirun, 2 a mistake of the user (with a
-    message of one to three lines), 130 Ctrl-C, 143 SIGTERM.
+    message of one to three lines), 130 Ctrl-C, 143 SIGTERM, and what the task itself returns.
 
     Args:
         name: of the command, which is its module `medvision.<name>` and its root file `conf/<name>.yaml`.
-        task: what the command does with its config.
+        task: what the command does with its config; a whole number that it returns is the exit code.
     """
     try:
         code = _run(name, task, sys.argv[1:])
@@ -62,9 +62,9 @@ def _run(name: str, task: Callable[[DictConfig], object], argv: list[str]) -> in
     cfg = compose(*arguments.overrides, config_name=name, config_dir=arguments.config_dir)
     if arguments.cfg:
         Console().out(OmegaConf.to_yaml(cfg), highlight=False, end="")
-    else:
-        task(cfg)
-    return 0
+        return 0
+    code = task(cfg)
+    return code if isinstance(code, int) else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,12 +95,12 @@ def _help(name: str, parser: argparse.ArgumentParser) -> None:
     title, *usage = _comment(root)
     console.print(Text(f"medvision {medvision.__version__} - {title}", "bold"))
     console.print(Text("\n".join(usage)), soft_wrap=True)
-    if groups.pop("experiment", None) is None:
+    if "experiment" in groups and groups.pop("experiment") is None:
         experiments = {file.stem: _comment(file)[0] for file in options("experiment").values()}
         _section(console, "Experiments", "experiment=NAME", {one: Text(line) for one, line in experiments.items()})
     choices = {group: _choices(options(group), default) for group, default in groups.items()}
     _section(console, "Groups", "group=OPTION; the default is bold", choices)
-    keys = {"key=VALUE": Text(f"any value that --cfg job shows, such as trainer.max_epochs=5; comments in {CONF_DIR}")}
+    keys = {"key=VALUE": Text(f"any value that --cfg job shows, such as data.image_size=64; comments in {CONF_DIR}")}
     flags = {", ".join(one.option_strings): Text(one.help or "") for one in parser._actions if one.option_strings}
     _section(console, "Values and options", "", keys | flags)
 

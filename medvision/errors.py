@@ -13,6 +13,14 @@ class DataError(UserError):
     """Images, labels or splits that cannot be used as they are."""
 
 
+class BadImage(DataError):
+    """One image file that cannot be used; `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class ModelError(UserError):
     """A network or its weights that cannot be built or loaded."""
 

@@ -264,7 +264,7 @@ def _signals() -> Iterator[list[int]]:
 
 def _name(cfg: DictConfig) -> str:
     choices = cfg.hydra.runtime.choices
-    return str(choices.get("experiment") or f"{choices.data}_{choices.model}")
+    return str(choices.get("experiment") or "_".join(choices[one] for one in ("data", "model") if one in choices))
 
 
 def _fingerprint(overrides: Sequence[str], config_dir: str | None) -> str:

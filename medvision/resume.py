@@ -5,7 +5,8 @@ from omegaconf import DictConfig, OmegaConf
 from medvision.errors import ConfigError
 
 # Where a run computes may change between its parts, what it computes may not.
-FREE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "data.root", "logger")
+PLACES = ("data.root", "data.csv", "data.path")
+FREE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", *PLACES, "logger")
 ABOUT_THIS_COMMAND = ("resume", "out", "output_root")
 
 
@@ -29,6 +30,8 @@ def continued(typed: DictConfig, stored: DictConfig) -> DictConfig:
         now, then = (OmegaConf.select(config, place) for config in (typed, stored))
         if any(name == free or name.startswith(f"{free}.") for free in FREE):
             OmegaConf.update(cfg, name, OmegaConf.select(typed, name), merge=False, force_add=True)
+            if name in PLACES:
+                _move_source(cfg, then, now)
         elif now != then:
             differences.append(f"  {name}: {then} when the run began, {now} now")
     if differences:
@@ -38,3 +41,10 @@ def continued(typed: DictConfig, stored: DictConfig) -> DictConfig:
             + "\nLeave them out, or start a new run without resume."
         )
     return cfg
+
+
+def _move_source(cfg: DictConfig, then: object, now: object) -> None:
+    """Tell the source as well, whose own copy of the place was made when references were resolved."""
+    for key, value in (OmegaConf.select(cfg, "data.source") or {}).items():
+        if value == then:
+            cfg.data.source[key] = now

@@ -39,7 +39,8 @@ class Run:
 
     Attributes:
         directory: The run directory.
-        metrics: `<split>/<metric>` to estimate, for the splits val and test.
+        metrics: `<split>/<metric>` to estimate, for the splits val and test; `test_never_seen/<metric>` beside them
+            where test images had been trained or validated on.
     """
 
     directory: Path
@@ -106,8 +107,10 @@ def _finish(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console:
                 directory.path,
             )
             raise
-    headline = {name: run.metrics[f"test/{name}"] for name in HEADLINE}
-    show_estimates(console, f"{_name(cfg)}, test split", headline, cfg.evaluation.confidence_level)
+    for part, title in (("test", "test split"), ("test_never_seen", "test, never seen")):
+        headline = {name: run.metrics[f"{part}/{name}"] for name in HEADLINE if f"{part}/{name}" in run.metrics}
+        if headline:
+            show_estimates(console, f"{_name(cfg)}, {title}", headline, cfg.evaluation.confidence_level)
     console.print(f"run    {directory.path}", f"model  {directory.model}", sep="\n", soft_wrap=True, highlight=False)
     console.print("Research use only: not a medical device.", style="dim")
     return run
@@ -120,7 +123,7 @@ def _run(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Co
     log.info("run directory %s", directory.path)
 
     data = read_data(cfg)
-    describe_data(data, directory)
+    describe_data(data, cfg.data.leakage, directory)
 
     classifier = train(cfg, directory, data, stop, console)
     trained = time.perf_counter()

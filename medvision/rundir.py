@@ -92,7 +92,7 @@ def create(out: str | None, root: str, name: str) -> RunDirectory:
             directory = RunDirectory(Path(out).absolute())
             directory.path.mkdir(parents=True, exist_ok=True)
         else:
-            directory = RunDirectory(_fresh(Path(root).absolute() / name))
+            directory = RunDirectory(fresh(Path(root).absolute() / name))
         (directory.path / "run.lock").touch()
     except OSError as error:
         raise RunError(
@@ -147,7 +147,8 @@ def shared() -> RunDirectory | None:
     return RunDirectory(Path(os.environ[DIRECTORY_VARIABLE]))
 
 
-def _fresh(parent: Path) -> Path:
+def fresh(parent: Path) -> Path:
+    """Make a folder below `parent` that is named after the time."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     parent.mkdir(parents=True, exist_ok=True)
     suffix = 1

@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -39,15 +40,20 @@ def read_data(cfg: DictConfig) -> ImageDataModule:
     data = ImageDataModule(
         cast(Any, partial(build, cfg.data.source)),
         **cast(dict[str, Any], settings),
-        augmentation=cast(Any, build(cfg.augmentation)),
-        seed=cfg.seed,
+        augmentation=cast(Any, build(cfg.augmentation)) if "augmentation" in cfg else None,
+        seed=cfg.get("seed", 0),
     )
     data.setup()
     return data
 
 
-def describe_data(data: ImageDataModule, directory: RunDirectory) -> None:
-    """Write down which images there are and where each went.
+def describe_data(data: ImageDataModule, policy: str, directory: RunDirectory) -> None:
+    """Write down which images there are, where each went, and what leaks.
+
+    Args:
+        data: set up.
+        policy: on leaks, that it was set up with.
+        directory: of the run.
 
     Raises:
         RunError: if a resumed run finds other data than it began with.
@@ -70,6 +76,11 @@ def describe_data(data: ImageDataModule, directory: RunDirectory) -> None:
             "images": counts,
             "per_class": {split: data.class_counts(split).tolist() for split in splits},
             "quarantined": len(data.quarantine),
+            "dropped": int((data.table.splits == "dropped").sum()),
+            "unused": int((data.table.splits == "unused").sum()),
+            "one_coloured": len(data.one_coloured),
+            "leakage": {"policy": policy, **data.findings.facts},
+            "test_never_seen": int(data.never_seen().sum()),
         }
     )
     log.info(
@@ -78,6 +89,12 @@ def describe_data(data: ImageDataModule, directory: RunDirectory) -> None:
         " + ".join(f"{count:,} {split}" for split, count in counts.items()),
         *data.image_size,
     )
+    if copies := data.findings.facts["duplicate_images"]:
+        log.info("%d image(s) have the same pixels as another one of this data set", copies)
+    if len(data.one_coloured):
+        log.warning(
+            "%d image(s) show one colour only: %s", len(data.one_coloured), data.table.ids[data.one_coloured[0]]
+        )
 
 
 def train(
@@ -121,7 +138,13 @@ def keep_best(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, c
         network,
         architecture=architecture,
         class_names=data.class_names,
-        decode={"size": list(data.image_size), "channels": data.in_channels, "resize": cfg.data.resize},
+        decode={
+            "size": list(data.image_size),
+            "channels": data.in_channels,
+            "resize": cfg.data.resize,
+            "window": cfg.data.window and list(cfg.data.window),
+            "frames": cfg.data.frames,
+        },
         fingerprint=data.fingerprint(),
     )
 
@@ -173,7 +196,12 @@ def _initialise(network: Network, trained: Network) -> None:
 
 
 def score(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> dict[str, Estimate]:
-    """Predict by the bundle, so that what is scored is what a user carries away."""
+    """Predict by the bundle, so that what is scored is what a user carries away.
+
+    Returns:
+        `<split>/<metric>` to estimate; where test images had been trained or validated on, `test_never_seen/<metric>`
+        is of the others.
+    """
     predictor = load_bundle(directory.model, device=accelerator_in_use(cfg.trainer.accelerator))
     (directory.path / "predictions").mkdir(exist_ok=True)
     metrics: dict[str, Estimate] = {}
@@ -189,8 +217,13 @@ def score(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> di
             temperature=predictor.temperature,
         )
         predictions.save(directory.path / "predictions" / f"{split}.npz")
-        estimates = evaluate(predictions, cfg.evaluation.confidence_level, cfg.evaluation.n_resamples)
-        metrics |= {f"{split}/{name}": estimate for name, estimate in estimates.items()}
+        parts = {split: predictions}
+        unseen = data.never_seen()
+        if split == "test" and unseen.any() and not unseen.all():
+            parts["test_never_seen"] = predictions.take(np.flatnonzero(unseen))
+        for part, some in parts.items():
+            estimates = evaluate(some, cfg.evaluation.confidence_level, cfg.evaluation.n_resamples)
+            metrics |= {f"{part}/{name}": estimate for name, estimate in estimates.items()}
     content = json.dumps({name: estimate.to_json() for name, estimate in metrics.items()}, indent=2)
     write_text(directory.path / "metrics.json", content + "\n")
     return metrics

@@ -18,6 +18,7 @@ def elsewhere(tmp_path_factory, monkeypatch):
     """Every test works in an empty folder, so that nothing depends on the checkout and nothing is left in it."""
     folder = tmp_path_factory.mktemp("cwd")
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("MEDVISION_CACHE", str(tmp_path_factory.mktemp("cache")))
     return folder
 
 

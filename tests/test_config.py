@@ -52,8 +52,8 @@ def test_the_defaults_train_a_small_network_on_digits():
 
 @pytest.mark.parametrize(("group", "option"), GROUPS)
 def test_every_option_can_be_composed(group, option):
-    needs_root = ["data.root=anywhere"] if option == "image_folder" else []
-    assert compose(f"{group}={option}", *needs_root).choices[group] == option
+    place = {"image_folder": "root", "manifest": "csv", "medmnist": "path"}.get(option)
+    assert compose(f"{group}={option}", *([f"data.{place}=anywhere"] if place else [])).choices[group] == option
 
 
 @pytest.mark.parametrize("name", options("experiment"))

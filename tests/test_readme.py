@@ -72,6 +72,10 @@ def test_every_medvision_command_runs(command, tmp_path):
     for argument in arguments:
         if argument.startswith("data.root="):
             make_images(tmp_path / argument.removeprefix("data.root="))
+        if argument.startswith("data.csv="):
+            make_table(tmp_path / argument.removeprefix("data.csv="))
+        if argument.startswith("data.path="):
+            make_npz(tmp_path / argument.removeprefix("data.path="))
     if "--help" in arguments:
         assert "experiment" in python(arguments, tmp_path)
         assert list(tmp_path.iterdir()) == []
@@ -112,6 +116,22 @@ def make_images(root: Path) -> None:
         (root / name).mkdir(parents=True)
         for number in range(120):
             cv2.imwrite(str(root / name / f"{number}.png"), rng.integers(low, low + 128, (32, 32, 3), dtype=np.uint8))
+
+
+def make_table(path: Path) -> None:
+    """Write the pictures of `make_images` and a table of them, with a subgroup."""
+    make_images(path.parent / "images")
+    names = sorted(file.relative_to(path.parent).as_posix() for file in path.parent.rglob("*.png"))
+    path.write_text("image,label,site\n" + "".join(f"{name},{name.split('/')[1]},here\n" for name in names))
+
+
+def make_npz(path: Path) -> None:
+    """Write a set in the layout of MedMNIST: 28 x 28 grey noise of two classes."""
+    path.parent.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    counts = {"train": 80, "val": 20, "test": 20}
+    images = {f"{split}_images": rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for split, n in counts.items()}
+    np.savez(path, **images, **{f"{split}_labels": np.arange(n)[:, None] % 2 for split, n in counts.items()})
 
 
 def python(arguments: list[str], folder: Path) -> str:

@@ -160,6 +160,13 @@ def test_what_may_change_on_resume_is_taken_over():
     assert (cfg.data.root, cfg.trainer.accelerator, cfg.optimizer.lr) == ("there", "gpu", 0.1)
 
 
+def test_the_source_learns_of_a_folder_that_moved():
+    stored = configuration(data__source={"_target_": "some.source", "root": "here"})
+    typed = configuration(data__root="there")
+    typed.overrides = ["data.root=there"]
+    assert continued(typed, stored).data.source.root == "there"
+
+
 def test_only_what_was_typed_is_compared():
     typed = configuration(optimizer__lr=0.5)
     assert continued(typed, configuration()).optimizer.lr == 0.1

@@ -240,8 +240,66 @@ def test_truncated_images_are_quarantined_and_the_run_goes_on(train, tmp_path, w
     assert ending.code == 0, ending.err
     listed = pd.read_csv("run/quarantine.csv")
     assert list(listed["path"]) == ["train/a/000.png"]
-    assert "train/a/000.png" not in set(pd.read_csv("run/splits.csv")["id"])
+    splits = pd.read_csv("run/splits.csv").set_index("id")["split"]
+    assert len(splits) == 100
+    assert splits["train/a/000.png"] == "quarantined"
     assert "1 of 100 files cannot be used" in ending.out
+
+
+def leaking_folder(write_folder, root):
+    """40 training and 10 test images of each of two classes; two test images are training images too."""
+    write_folder(root, {"train/a": 40, "train/b": 40, "test/a": 10, "test/b": 10})
+    for name in ("a/001.png", "b/002.png"):
+        shutil.copy(root / "train" / name, root / "test" / name)
+    return f"data.root={root}"
+
+
+LEAKING = ("data=image_folder", "data.image_size=16", "trainer.max_epochs=1", "evaluation.n_resamples=20", "out=run")
+
+
+def test_leaks_are_dropped_from_train_and_said(train, tmp_path, write_folder):
+    ending = train(*LEAKING, leaking_folder(write_folder, tmp_path / "images"))
+    assert ending.code == 0, ending.err
+    assert "LEAK: 2 of 20 test images have the same pixels" in ending.out
+    data = facts(Path("run"))["data"]
+    assert (data["dropped"], data["images"]["test"], data["test_never_seen"]) == (2, 20, 20)
+    assert data["leakage"]["policy"] == "drop"
+    assert data["leakage"]["test_images_copied_in_train_or_val"] == 2
+    splits = pd.read_csv("run/splits.csv").set_index("id")["split"]
+    assert set(splits[splits == "dropped"].index) == {"train/a/001.png", "train/b/002.png"}
+    assert not any("never_seen" in name for name in json.loads(Path("run/metrics.json").read_text()))
+
+
+def test_with_leaks_kept_the_unseen_images_are_scored_apart(train, tmp_path, write_folder):
+    ending = train(*LEAKING, "data.leakage=keep", leaking_folder(write_folder, tmp_path / "images"))
+    assert ending.code == 0, ending.err
+    assert "test, never seen" in ending.out
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    assert (metrics["test/accuracy"]["n"], metrics["test_never_seen/accuracy"]["n"]) == (20, 18)
+    predictions = Predictions.load("run/predictions/test.npz")
+    rest = ~np.isin(predictions.ids, ["test/a/001.png", "test/b/002.png"])
+    expected = accuracy_score(predictions.targets[rest], predictions.preds[rest])
+    assert metrics["test_never_seen/accuracy"]["value"] == pytest.approx(expected)
+
+
+def test_leaks_stop_the_run_when_asked(train, tmp_path, write_folder):
+    ending = train(*LEAKING, "data.leakage=error", leaking_folder(write_folder, tmp_path / "images"))
+    assert ending.code == 2
+    assert "The data leaks" in ending.err
+
+
+def test_a_manifest_with_subgroups_reaches_the_predictions(train, tmp_path, write_folder):
+    root = write_folder(tmp_path, {"a": 60, "b": 60})
+    names = [f"{label}/{index:03}.png" for label in "ab" for index in range(60)]
+    frame = pd.DataFrame({"image": names, "label": [name[0] for name in names], "sex": ["f", "m"] * 60})
+    frame.assign(group=[f"p{index // 3}" for index in range(120)]).to_csv(root / "cases.csv", index=False)
+    ending = train("data=manifest", f"data.csv={root / 'cases.csv'}", *LEAKING[1:])
+    assert ending.code == 0, ending.err
+    predictions = Predictions.load("run/predictions/test.npz")
+    known = frame.set_index("image")
+    assert predictions.meta["sex"].tolist() == known.loc[predictions.ids, "sex"].tolist()
+    splits = pd.read_csv("run/splits.csv")
+    assert (splits.groupby("group")["split"].nunique() == 1).all()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Random changes to training images: batched, on the device, each sample with its own parameters."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,21 @@ Drawn = dict[str, torch.Tensor]
 _PADDING_MODES = {"reflect": "reflection", "nearest": "border", "zero": "zeros"}
 _RESAMPLED = {"shear", "zoom", "rotation", "translation"}
 _REARRANGED = {"crop_padding", "horizontal_flip", "vertical_flip"}
+
+
+class Augment(Protocol):
+    """What the data module asks of an augmentation."""
+
+    def draw(self, seed: int, epoch: int, n: int) -> torch.Tensor:
+        """(n, P) float32 parameters of an epoch on the CPU."""
+
+    def __call__(self, images: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) uint8 images changed by their (B, P) parameters."""
+
+    def mix(
+        self, images: torch.Tensor, targets: torch.Tensor, num_classes: int, seed: int, step: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and targets of a batch blended with one another, or as they are."""
 
 
 class Augmentation:

@@ -1,9 +1,9 @@
 """From a source to batches: read, decoded and split once, then handed to Lightning or to a loop by hand."""
 
 import itertools
-import logging
+import os
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,28 +14,17 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from medvision.data import splits, statistics
-from medvision.data.decode import RESIZE_RULES, Resize, conform_all, decode_all
-from medvision.data.loader import Batch, BatchLoader
+from medvision.data import cache, guard, splits, statistics
+from medvision.data.augment import Augment
+from medvision.data.cache import Decoded
+from medvision.data.guard import Findings, Leakage
+from medvision.data.limits import Frames
+from medvision.data.loader import Batch, BatchLoader, place
+from medvision.data.options import Options
+from medvision.data.quarantine import OnBadImage, set_aside
+from medvision.data.resize import Resize, conform_all
 from medvision.data.table import SPLITS, ImageTable, SplitArrays
-from medvision.errors import ConfigError, DataError
-
-log = logging.getLogger(__name__)
-
-_RESIDENT_SHARE = 0.3  # of the free GPU memory; the rest is for the network and its activations
-
-
-class Augment(Protocol):
-    """What the data module asks of an augmentation; see `medvision.data.augment`."""
-
-    def draw(self, seed: int, epoch: int, n: int) -> Tensor:
-        """(n, P) float32 parameters of an epoch on the CPU."""
-
-    def __call__(self, images: Tensor, params: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 images changed by their (B, P) parameters."""
-
-    def mix(self, images: Tensor, targets: Tensor, num_classes: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
-        """Images and targets of a batch blended with one another, or as they are."""
+from medvision.errors import ConfigError
 
 
 class ImageDataModule(LightningDataModule):
@@ -54,27 +43,40 @@ class ImageDataModule(LightningDataModule):
         test_fraction: share of the images that test where the source has no test split.
         split_seed: seed of those shares; they do not depend on `seed`.
         device_resident: whether all images lie on the accelerator; "auto" where they fit in 30 % of its free memory.
+        n_folds: number of folds for cross-validation of the train part, or None; see `medvision.data.splits`.
+        fold: the fold that tests, in [0, n_folds); the official test part stays unused then.
+        leakage: what becomes of training images that also test: "drop", "error" or "keep"; see `medvision.data.guard`.
+        window: centre and width (HU in CT) for DICOM, instead of what each file says.
+        frames: which frame stands for a file of several: "reject", "first" or "middle".
+        on_bad_image: "quarantine" goes on without files that cannot be used, "error" does not.
         max_bad_fraction: share of files that may be unusable before the data counts as broken.
         augmentation: changes training batches on the device; None trains on the images as they are.
         seed: seed of the order and the augmentation.
 
     Attributes (after `setup`):
-        table: the usable images, each with its split.
+        table: all images, each with its split, or with why it is set aside.
         class_names: K names in the order of the labels.
         num_classes: K.
         in_channels: 1 or 3.
+        resize: as above.
         image_size: (height, width) in pixels.
         quarantine: path, reason and stage of each file that could not be used.
+        findings: what leaks and contradicts itself, before the policy on leaks was applied.
+        one_coloured: rows of `table` that are pictures of one colour.
     """
 
     table: ImageTable
     class_names: tuple[str, ...]
     num_classes: int
     in_channels: int
+    resize: Resize
     image_size: tuple[int, int]
     quarantine: pd.DataFrame
-    _pixels: NDArray[np.uint8]  # (N, C, H, W); the rows of bad files stay and belong to no split
+    findings: Findings
+    one_coloured: NDArray[np.intp]
+    _pixels: NDArray[np.uint8]  # (N, C, H, W); zeros where a file is bad
     _positions: NDArray[np.int64]  # row in `_pixels` of each image of `table`
+    _hashes: NDArray[np.void]  # of the pixels of each image of `table`
 
     def __init__(
         self,
@@ -88,37 +90,42 @@ class ImageDataModule(LightningDataModule):
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
         split_seed: int = 0,
+        n_folds: int | None = None,
+        fold: int | None = None,
+        leakage: Leakage = "drop",
+        window: tuple[float, float] | None = None,
+        frames: Frames = "reject",
         device_resident: bool | Literal["auto"] = "auto",
+        on_bad_image: OnBadImage = "quarantine",
         max_bad_fraction: float = 0.1,
         augmentation: Augment | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check("image_size", image_size, "a positive number of pixels or null", image_size is None or image_size > 0)
-        _check("channels", channels, "1, 3 or null", channels in (1, 3, None))
-        _check("resize", resize, f"one of {', '.join(RESIZE_RULES)}", resize in RESIZE_RULES)
-        _check("batch_size", batch_size, "at least 1", batch_size >= 1)
-        _check("eval_batch_size", eval_batch_size, "at least 1", eval_batch_size >= 1)
-        _check("val_fraction", val_fraction, "between 0 and 1", 0 < val_fraction < 1)
-        _check("test_fraction", test_fraction, "between 0 and 1", 0 < test_fraction < 1)
-        _check("max_bad_fraction", max_bad_fraction, "from 0 to 1", 0 <= max_bad_fraction <= 1)
-        _check("split_seed", split_seed, "0 or more", split_seed >= 0)
-        _check("device_resident", device_resident, "auto, true or false", device_resident in (True, False, "auto"))
         self._source = source
-        self._asked_size = image_size
-        self._asked_channels = channels
-        self._resize = resize
-        self._batch_size = batch_size
-        self._eval_batch_size = eval_batch_size
-        self._val_fraction = val_fraction
-        self._test_fraction = test_fraction
-        self._split_seed = split_seed
-        self._device_resident = device_resident
-        self._max_bad_fraction = max_bad_fraction
+        self._options = Options(
+            image_size=image_size,
+            channels=channels,
+            resize=resize,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            split_seed=split_seed,
+            n_folds=n_folds,
+            fold=fold,
+            leakage=leakage,
+            window=window,
+            frames=frames,
+            device_resident=device_resident,
+            on_bad_image=on_bad_image,
+            max_bad_fraction=max_bad_fraction,
+        )
+        self.resize = resize
         self.augmentation = augmentation
         self.seed = seed
         self._source_table: ImageTable | None = None
-        self._resident: Tensor | None = None
+        self._placed: tuple[torch.device, Tensor | NDArray[np.uint8]] | None = None
         self._drawn: tuple[int, Tensor] | None = None
 
     def prepare_data(self) -> None:
@@ -138,35 +145,40 @@ class ImageDataModule(LightningDataModule):
         self.prepare_data()
         table, self._source_table = self._source_table, None
         assert table is not None
-        pixels, bad = self._read(table)
-        ids = table.ids
-        self.quarantine = pd.DataFrame(
-            [(ids[index], reason, stage) for index, reason, stage in bad], columns=["path", "reason", "stage"]
+        options = self._options
+        pixels, bad, hashes, plain = self._read(table)
+        table, self.quarantine = set_aside(table, bad, options.on_bad_image, options.max_bad_fraction)
+        positions = np.arange(len(table)) if table.images is None else table.frame["image"].to_numpy(np.int64)
+        table = splits.complete(
+            table,
+            val_fraction=options.val_fraction,
+            test_fraction=options.test_fraction,
+            split_seed=options.split_seed,
+            n_folds=options.n_folds,
+            fold=options.fold,
+            hashes=hashes,
         )
-        good = np.setdiff1d(np.arange(len(table)), [index for index, _, _ in bad])
-        self._check_quarantine(table, good)
-        kept = ImageTable(table.frame.iloc[good].reset_index(drop=True), table.class_names, table.images, table.root)
-        self.table = splits.complete(
-            kept, val_fraction=self._val_fraction, test_fraction=self._test_fraction, split_seed=self._split_seed
-        )
-        self._positions = good if table.images is None else self.table.frame["image"].to_numpy(np.int64)
+        self.findings = guard.inspect(table, hashes)
+        self.table = guard.apply(table, self.findings, options.leakage)
+        splits.check_classes(self.table)
+        self.one_coloured = plain[np.isin(self.table.splits[plain], SPLITS)]
+        self._pixels, self._positions, self._hashes = pixels, positions, hashes
         self.class_names = table.class_names
         self.num_classes = len(table.class_names)
         self.in_channels = pixels.shape[1]
         self.image_size = (pixels.shape[2], pixels.shape[3])
-        self._pixels = pixels
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled whole batches of the training images."""
-        return self._loader("train", self._batch_size, training=True)
+        return self._loader("train", self._options.batch_size, training=True)
 
     def val_dataloader(self) -> BatchLoader:
         """The validation images in order."""
-        return self._loader("val", self._eval_batch_size, training=False)
+        return self._loader("val", self._options.eval_batch_size, training=False)
 
     def test_dataloader(self) -> BatchLoader:
         """The test images in order."""
-        return self._loader("test", self._eval_batch_size, training=False)
+        return self._loader("test", self._options.eval_batch_size, training=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment a training batch on its device; parameters depend on (seed, epoch, index) and (seed, step, rank)."""
@@ -179,25 +191,33 @@ class ImageDataModule(LightningDataModule):
         step = trainer.global_step * trainer.world_size + trainer.global_rank
         return (*self.augmentation.mix(images, targets, self.num_classes, self.seed, step), indices)
 
+    def pixels(self, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """(n, C, H, W) uint8 pixels of some rows (n,) of `table`; zeros where a file is bad."""
+        return self._pixels[self._positions[rows]]
+
     def split(self, name: str) -> SplitArrays:
         """One split ("train", "val" or "test") as plain arrays, in the order of its batches' indices."""
         here = self._rows(name)
         return SplitArrays(
-            images=self._pixels[self._positions[here]],
+            images=self.pixels(here),
             targets=self.table.labels[here],
             ids=self.table.ids[here],
             groups=self.table.groups[here],
             meta={key: values[here] for key, values in self.table.metadata.items()},
         )
 
+    def never_seen(self) -> NDArray[np.bool_]:
+        """(n,) which images of the test split share neither pixels nor group with what trains or validates."""
+        return ~np.isin(self._rows("test"), guard.inspect(self.table, self._hashes).seen)
+
     def splits_frame(self) -> pd.DataFrame:
-        """Who is where: id, label (the class name), group and split of each image."""
+        """Who is where: id, label (the class name), group and split of every image, those set aside included."""
         return pd.DataFrame(
             {
                 "id": self.table.ids,
                 "label": np.array(self.class_names)[self.table.labels],
                 "group": self.table.groups,
-                "split": self.table.frame["split"],
+                "split": self.table.splits,
             }
         )
 
@@ -211,43 +231,32 @@ class ImageDataModule(LightningDataModule):
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over ids, labels, splits and pixels: equal where a run would see the same data."""
-        return statistics.fingerprint(self.table, self._pixels, self._positions)
+        return statistics.fingerprint(self.table, self._hashes, self._pixels.shape[1:])
 
-    def _read(self, table: ImageTable) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
+    def _read(self, table: ImageTable) -> Decoded:
+        options = self._options
         if table.images is not None:
-            size = self._asked_size or (table.images.shape[2], table.images.shape[3])
-            channels = self._asked_channels or (1 if table.images.shape[1] == 1 else 3)
-            return conform_all(table.images, size, channels, self._resize), []
-        if self._asked_size is None:
+            size = options.image_size or (table.images.shape[2], table.images.shape[3])
+            channels = options.channels or (1 if table.images.shape[1] == 1 else 3)
+            pixels = conform_all(table.images, size, channels, options.resize)
+            rows = table.frame["image"].to_numpy(np.int64)
+            hashes = guard.pixel_hashes(statistics.chunks(pixels, rows))
+            return Decoded(pixels, [], hashes, np.flatnonzero(statistics.one_coloured(pixels, rows)))
+        if options.image_size is None:
             raise ConfigError("Image files come in many sizes: set data.image_size, for instance to 224.")
         assert table.root is not None
-        paths = [table.root / name for name in table.ids]
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("Decoding images", total=len(paths))
-            return decode_all(
-                paths,
-                self._asked_size,
-                self._asked_channels or 3,
-                self._resize,
+            task = bar.add_task("Decoding images", total=len(table))
+            return cache.read(
+                [os.path.join(table.root, name) for name in table.ids.tolist()],  # noqa: PTH118 - a million in 1 s
+                options.image_size,
+                options.channels or 3,
+                options.resize,
+                window=options.window,
+                frames=options.frames,
                 progress=lambda done, _: bar.update(task, completed=done),
             )
-
-    def _check_quarantine(self, table: ImageTable, good: NDArray[np.int64]) -> None:
-        if self.quarantine.empty:
-            return
-        first = "; ".join(f"{path}: {reason}" for path, reason, _ in self.quarantine.head(3).itertuples(index=False))
-        count = f"{len(self.quarantine)} of {len(table)} files cannot be used ({first})"
-        if len(self.quarantine) > self._max_bad_fraction * len(table):
-            raise DataError(
-                f"{count}.\nAt most data.max_bad_fraction={self._max_bad_fraction} may be bad: "
-                "repair or remove the files, or raise that limit."
-            )
-        left = set(table.labels[good].tolist())
-        emptied = [name for label, name in enumerate(table.class_names) if label not in left]
-        if emptied:
-            raise DataError(f"{count}, which leaves no image of class(es) {', '.join(emptied)}.\nRepair the files.")
-        log.warning("%s; they are in the quarantine and the run goes on without them.", count)
 
     def _loader(self, split: str, batch_size: int, *, training: bool) -> BatchLoader:
         here = self._rows(split)
@@ -268,16 +277,9 @@ class ImageDataModule(LightningDataModule):
         )
 
     def _images_for(self, device: torch.device) -> Tensor | NDArray[np.uint8]:
-        if device.type == "cpu":
-            return torch.from_numpy(self._pixels)  # the same memory
-        if self._resident is None or self._resident.device.type != device.type:
-            self._resident = torch.from_numpy(self._pixels).to(device) if self._fits(device) else None
-        return self._pixels if self._resident is None else self._resident
-
-    def _fits(self, device: torch.device) -> bool:
-        if self._device_resident != "auto":
-            return self._device_resident
-        return device.type == "cuda" and self._pixels.nbytes <= _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+        if self._placed is None or self._placed[0] != device:
+            self._placed = (device, place(self._pixels, device, self._options.device_resident))
+        return self._placed[1]
 
     def _params(self, augmentation: Augment, epoch: int, device: torch.device) -> Tensor:
         """The epoch's parameters of all training images, on the device; drawn when the epoch changes."""
@@ -289,9 +291,4 @@ class ImageDataModule(LightningDataModule):
         """Rows of `table` that are in a split, in order."""
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
-        return np.flatnonzero(self.table.frame["split"] == split)
-
-
-def _check(key: str, value: object, expected: str, holds: bool) -> None:
-    if not holds:
-        raise ConfigError(f"data.{key} must be {expected}, not {value!r}.")
+        return np.flatnonzero(self.table.splits == split)

@@ -3,22 +3,26 @@
 import io
 import logging
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from medvision.errors import DataError
+from medvision.data import dicom
+from medvision.data.limits import MAX_BYTES, MAX_PIXELS, Frames, check_size, choose_frame
+from medvision.data.resize import Resize, conform, height_width
+from medvision.errors import BadImage
 
 log = logging.getLogger(__name__)
 
-Resize = Literal["letterbox", "stretch", "crop"]
-RESIZE_RULES: tuple[str, ...] = get_args(Resize)
+Unusable = tuple[int, str, str]  # index of a file, the reason, and the stage that it failed at
 EXTENSIONS = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -27,32 +31,39 @@ EXTENSIONS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
+    ".dcm": "DICOM",
+    ".dicom": "DICOM",
 }
-MAX_PIXELS = 80_000_000  # about 9,000 x 9,000: 240 MB as RGB in each decoding thread
-_MAX_BYTES = 6 * MAX_PIXELS  # uncompressed 16-bit RGB of that size
+_PIL_FORMATS = sorted({*EXTENSIONS.values()} - {"DICOM"})
+_MAX_PAGES = 10_000  # of a TIFF; to count more takes seconds
 _CHUNK = 32  # images a task: 60,000 single futures cost more than they decode
+_REDUCED = {
+    ("L", 2): cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    ("L", 4): cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    ("L", 8): cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    ("RGB", 2): cv2.IMREAD_REDUCED_COLOR_2,
+    ("RGB", 4): cv2.IMREAD_REDUCED_COLOR_4,
+    ("RGB", 8): cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 # A file that cannot be read is reported by its reason in the quarantine, not by OpenCV on stderr.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-class BadImage(DataError):
-    """An image file that cannot be used; `reason` says why."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 def decode(
-    source: str | Path | bytes, size: int | tuple[int, int], channels: Literal[1, 3], resize: Resize = "letterbox"
+    source: str | Path | bytes,
+    size: int | tuple[int, int],
+    channels: Literal[1, 3],
+    resize: Resize = "letterbox",
+    window: tuple[float, float] | None = None,
+    frames: Frames = "reject",
 ) -> NDArray[np.uint8]:
-    """Read one JPEG, PNG, BMP, TIFF or WebP, known by its content, as an array of the asked size.
+    """Read one JPEG, PNG, BMP, TIFF, WebP or DICOM, known by its content, as an array of the asked size.
 
     One conversion for everything: EXIF orientation is applied; 16-bit values are scaled by 1/257 so that 0..65535
     becomes 0..255; palettes are resolved; alpha is dropped (in a TIFF, libtiff first multiplies the colours by it);
-    CMYK becomes RGB; colour to grey is ITU-R 601 luma, grey to colour is repeated; of several frames or pages the
-    first is taken.
+    CMYK becomes RGB; colour to grey is ITU-R 601 luma, grey to colour is repeated. A JPEG of at least twice the asked
+    size is decoded at a half, quarter or eighth of its own. DICOM: see `medvision.data.dicom.decode`.
 
     Args:
         source: path of the file, or its bytes.
@@ -60,16 +71,20 @@ def decode(
         channels: 1 for grey, 3 for RGB.
         resize: "letterbox" keeps the aspect ratio and pads with zeros, "stretch" ignores it, "crop" keeps it and
             cuts the centre.
+        window: centre and width for grey DICOM, in units after the modality LUT, instead of what the file says.
+        frames: "first" or "middle" takes that frame of a file with several frames or pages, "reject" refuses it.
+            An animation has a first one only; further pictures inside a phone's JPEG do not count.
 
     Returns:
         (C, H, W) uint8.
 
     Raises:
         BadImage: if the file is missing, empty, truncated, damaged, of another format, under 2 pixels on a side,
-            over `MAX_PIXELS`, or has pixels other than 8-bit and 16-bit integers.
+            over `limits.MAX_PIXELS`, has pixels other than 8-bit and 16-bit integers, or is DICOM without a decoder.
+        DataError: if it is DICOM and pydicom is not installed.
     """
-    pixels, _ = _decode(source if isinstance(source, bytes) else _read(Path(source)))
-    return np.ascontiguousarray(_conform(pixels, size, channels, resize))
+    data = source if isinstance(source, bytes) else _read(Path(source))
+    return _decode(data, height_width(size), channels, resize, window, frames)[0]
 
 
 def decode_all(
@@ -78,7 +93,10 @@ def decode_all(
     channels: Literal[1, 3],
     resize: Resize = "letterbox",
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[NDArray[np.uint8], list[tuple[int, str, str]]]:
+    *,
+    window: tuple[float, float] | None = None,
+    frames: Frames = "reject",
+) -> tuple[NDArray[np.uint8], list[Unusable]]:
     """Decode many files in parallel into one array; see `decode`.
 
     Args:
@@ -87,77 +105,116 @@ def decode_all(
         channels: 1 for grey, 3 for RGB.
         resize: as in `decode`.
         progress: called in this thread with the number of files done and N.
+        window: as in `decode`.
+        frames: as in `decode`.
 
     Returns:
         (N, C, H, W) uint8, zeros where a file is bad, and (index, reason, stage) of each bad file in order.
     """
-    images = np.zeros((len(paths), channels, *_height_width(size)), np.uint8)
-    bad: list[tuple[int, str, str]] = []
+    images = np.empty((len(paths), channels, *height_width(size)), np.uint8)
+    bad: list[Unusable] = []
+    done = 0
+    for chunk, unusable in decode_chunks(paths, size, channels, resize, window=window, frames=frames):
+        images[done : done + len(chunk)] = chunk
+        bad += unusable
+        done += len(chunk)
+        if progress is not None:
+            progress(done, len(paths))
+    return images, bad
+
+
+def decode_chunks(
+    paths: Sequence[str | Path],
+    size: int | tuple[int, int],
+    channels: Literal[1, 3],
+    resize: Resize = "letterbox",
+    *,
+    window: tuple[float, float] | None = None,
+    frames: Frames = "reject",
+) -> Iterator[tuple[NDArray[np.uint8], list[Unusable]]]:
+    """Decode many files in parallel, some at a time and in order; see `decode_all`.
+
+    However many files there are, it holds no more than a few chunks for each thread. Files whose extension is wrong
+    are used and counted in a warning at the end.
+
+    Yields:
+        (n, C, H, W) uint8 of the next n files, zeros where a file is bad, and (index, reason, stage) of each bad one.
+    """
+    height, width = height_width(size)
     misnamed: list[str] = []
 
-    def decode_chunk(start: int) -> int:
-        stop = min(start + _CHUNK, len(paths))
-        for index in range(start, stop):
-            path = Path(paths[index])
+    def decode_chunk(start: int) -> tuple[NDArray[np.uint8], list[Unusable]]:
+        chunk = paths[start : start + _CHUNK]
+        images = np.zeros((len(chunk), channels, height, width), np.uint8)
+        bad: list[Unusable] = []
+        for index, path in enumerate(map(Path, chunk)):
             try:
-                pixels, kind = _decode(_read(path))
+                images[index], kind = _decode(_read(path), (height, width), channels, resize, window, frames)
             except BadImage as error:
-                bad.append((index, error.reason, "decode"))
+                bad.append((start + index, error.reason, "decode"))
                 continue
-            images[index] = _conform(pixels, size, channels, resize)
             if EXTENSIONS.get(path.suffix.lower(), kind) != kind:
                 misnamed.append(f"{path.name} is {kind}")
-        return stop
+        return images, bad
 
     # Threads are enough: OpenCV releases the GIL while it decodes and resizes.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done in pool.map(decode_chunk, range(0, len(paths), _CHUNK)):
-            if progress is not None:
-                progress(done, len(paths))
+    workers = os.cpu_count() or 1
+    pool = ThreadPoolExecutor(workers)
+    pending: deque[Future[tuple[NDArray[np.uint8], list[Unusable]]]] = deque()
+    try:
+        for start in range(0, len(paths), _CHUNK):
+            pending.append(pool.submit(decode_chunk, start))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
     if misnamed:
         log.warning("%d file(s) were read by content, not by extension: %s ...", len(misnamed), sorted(misnamed)[0])
-    return images, sorted(bad)
-
-
-def conform_all(
-    images: NDArray[np.uint8], size: int | tuple[int, int], channels: Literal[1, 3], resize: Resize = "letterbox"
-) -> NDArray[np.uint8]:
-    """Bring decoded images to another size and number of channels by the rules of `decode`.
-
-    Args:
-        images: (N, C, H, W) uint8 with C 1 (grey) or 3 (RGB); returned as it is when it already conforms.
-        size: target height and width in pixels, or one number for both.
-        channels: 1 for grey, 3 for RGB.
-        resize: as in `decode`.
-
-    Returns:
-        (N, channels, *size) uint8.
-    """
-    shape = (channels, *_height_width(size))
-    if images.shape[1:] == shape:
-        return images
-    result = np.empty((len(images), *shape), np.uint8)
-    for index, image in enumerate(images):
-        pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
-        result[index] = _conform(pixels, size, channels, resize)
-    return result
 
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BadImage(f"file is larger than {_MAX_BYTES / 1e6:.0f} MB")
+        if path.stat().st_size > MAX_BYTES:
+            raise BadImage(f"file is larger than {MAX_BYTES / 1e6:.0f} MB")
         return path.read_bytes()
     except OSError as error:
         raise BadImage(f"cannot be read: {error.strerror or error}") from error
 
 
-def _decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
-    """Grey (H, W) or RGB (H, W, 3) pixels of a file's bytes, and the name of its format."""
-    kind = _check_header(data)
+def _decode(
+    data: bytes,
+    size: tuple[int, int],
+    channels: Literal[1, 3],
+    resize: Resize,
+    window: tuple[float, float] | None,
+    frames: Frames,
+) -> tuple[NDArray[np.uint8], str]:
+    """(C, *size) pixels of a file's bytes, and the name of its format."""
+    if dicom.is_dicom(data):
+        pixels, kind = dicom.decode(data, window, frames), "DICOM"
+        shape = pixels.shape[0], pixels.shape[1]
+    else:
+        pixels, shape, kind = _decode_file(data, size, resize, frames)
+    return np.ascontiguousarray(conform(pixels, size, channels, resize, shape)), kind
+
+
+def _decode_file(
+    data: bytes, size: tuple[int, int], resize: Resize, frames: Frames
+) -> tuple[NDArray[np.uint8], tuple[int, int], str]:
+    """Grey (H, W) or RGB (H, W, 3) pixels of a file's bytes, perhaps reduced; its own shape; its format."""
+    kind, mode, shape, page = _check_header(data, frames)
+    divisor = _divisor(shape, size, resize) if kind == "JPEG" and mode in ("L", "RGB") else 1
+    flags = _REDUCED.get((mode, divisor), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    buffer = np.frombuffer(data, np.uint8)
     # Reading from memory, OpenCV 5 returns None for a file cut short at any byte; reading a path may pad with grey.
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+        if page:
+            _, pages = cv2.imdecodemulti(buffer, flags, range=(page, page + 1))
+            pixels = pages[0] if pages else None
+        else:
+            pixels = cv2.imdecode(buffer, flags)
     except cv2.error as error:
         raise BadImage(f"{kind} cannot be decoded: {error.err}") from error
     if pixels is None:
@@ -168,65 +225,70 @@ def _decode(data: bytes) -> tuple[NDArray[np.uint8], str]:
         raise BadImage(f"{kind} has {pixels.dtype} pixels; 8-bit and 16-bit integers have a known range")
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return np.asarray(pixels, np.uint8), kind
+    found = pixels.shape[0], pixels.shape[1]
+    if divisor == 1:
+        shape = found
+    elif found != (-(-shape[0] // divisor), -(-shape[1] // divisor)):
+        shape = shape[::-1]  # turned by its EXIF orientation
+    return np.asarray(pixels, np.uint8), shape, kind
 
 
-def _check_header(data: bytes) -> str:
-    """Refuse by what the header says, before anything is allocated for the pixels; returns the format."""
+def _check_header(data: bytes, frames: Frames) -> tuple[str, str, tuple[int, int], int]:
+    """Refuse by what the header says, before anything is allocated for the pixels.
+
+    Returns:
+        The format, the mode in PIL's words, (height, width) as stored, and the number of the page to take.
+    """
     if not data:
         raise BadImage("file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=sorted(set(EXTENSIONS.values()))) as header:
-            (width, height), kind = header.size, str(header.format)
+        with Image.open(io.BytesIO(data), formats=_PIL_FORMATS) as header:
+            # MPO: a JPEG with further pictures behind it, as phones write them
+            kind = "JPEG" if header.format == "MPO" else str(header.format)
+            page = _choose_page(header, frames) if kind != "JPEG" else 0
+            width, height = header.size
+            mode = header.mode
+    except BadImage:
+        raise
     except UnidentifiedImageError as error:
-        raise BadImage("not a JPEG, PNG, BMP, TIFF or WebP image") from error
+        raise BadImage("not a JPEG, PNG, BMP, TIFF, WebP or DICOM image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"header promises over {MAX_PIXELS} pixels") from error
     except Exception as error:  # whatever a hostile header provokes in the parser is this file's fault
         raise BadImage(f"unreadable header: {error}") from error
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"header promises {width} x {height} pixels, over {MAX_PIXELS}")
-    if min(width, height) < 2:
-        raise BadImage(f"{width} x {height} pixels are no picture")
-    return "JPEG" if kind == "MPO" else kind  # MPO: a JPEG with further pictures behind it, as phones write them
+    check_size(width, height)
+    return kind, mode, (height, width), page
 
 
-def _conform(
-    pixels: NDArray[np.uint8], size: int | tuple[int, int], channels: Literal[1, 3], resize: Resize
-) -> NDArray[np.uint8]:
-    """Grey (H, W) or RGB (H, W, 3) pixels as (channels, *size)."""
-    if pixels.ndim == 3 and channels == 1:
-        pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
-    pixels = _resize(pixels, _height_width(size), resize)
-    return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[np.newaxis].repeat(channels, axis=0)
+def _choose_page(header: Image.Image, frames: Frames) -> int:
+    """Number of the page to take; `header` is left standing at it."""
+    if not getattr(header, "is_animated", False):
+        return 0
+    if frames != "middle":
+        return choose_frame(2, frames)
+    if header.format != "TIFF":
+        raise BadImage("is an animation, of which only the first frame can be taken; data.frames=first takes it")
+    count = 1
+    with suppress(EOFError):
+        while count <= _MAX_PAGES:
+            header.seek(count)
+            count += 1
+        raise BadImage(f"has more than {_MAX_PAGES} pages")
+    page = choose_frame(count, frames)
+    header.seek(page)
+    return page
 
 
-def _resize(pixels: NDArray[np.uint8], size: tuple[int, int], resize: Resize) -> NDArray[np.uint8]:
-    height, width = size
-    old_height, old_width = pixels.shape[:2]
-    if resize == "stretch":
-        return _scale(pixels, height, width)
-    if resize == "crop":  # cut before scaling, so that a 2 x 20,000 strip does not become 224 x 2,240,000 on the way
-        cut_height = max(1, min(old_height, round(old_width * height / width)))
-        cut_width = max(1, min(old_width, round(old_height * width / height)))
-        top, left = (old_height - cut_height) // 2, (old_width - cut_width) // 2
-        return _scale(pixels[top : top + cut_height, left : left + cut_width], height, width)
-    ratio = min(height / old_height, width / old_width)
-    scaled = _scale(pixels, max(1, round(old_height * ratio)), max(1, round(old_width * ratio)))
-    top, left = (height - scaled.shape[0]) // 2, (width - scaled.shape[1]) // 2
-    padded = np.zeros((height, width, *pixels.shape[2:]), np.uint8)
-    padded[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
-    return padded
+def _divisor(shape: tuple[int, int], size: tuple[int, int], resize: Resize) -> int:
+    """8, 4 or 2 where a JPEG so reduced still covers the target, whichever way it lies; else 1."""
+    binding = max if resize == "letterbox" else min
+    upright, turned = (
+        [length / target for length, target in zip(shape, way, strict=True)] for way in (size, size[::-1])
+    )
+    surplus = min(binding(upright), binding(turned))
 
+    def fits(divisor: int) -> bool:
+        # The last block may reach over the edge, which stretches the picture: by a quarter of a target pixel at most.
+        return divisor <= surplus and max(-length % divisor for length in shape) <= surplus / 4
 
-def _scale(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    shrinks = height < pixels.shape[0] or width < pixels.shape[1]
-    # Area averaging: the other rules skip pixels when they shrink, which loses fine structure.
-    rule = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=rule), np.uint8)
-
-
-def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    return next((divisor for divisor in (8, 4, 2) if fits(divisor)), 1)

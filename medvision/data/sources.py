@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvision.data.decode import EXTENSIONS
+from medvision.data.patients import grouped_by_patient, has_dicom_content
 from medvision.data.table import ImageTable
 from medvision.errors import DataError
 
@@ -20,7 +21,7 @@ log = logging.getLogger(__name__)
 
 _DIGITS = tuple("0123456789")
 _IDX_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
-_SPLIT_FOLDERS = {
+SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing", "tst", "ts"), "test"),
@@ -66,7 +67,8 @@ def image_folder(root: str | Path) -> ImageTable:
     """A folder of image files: `root/{train,val,test}/<class>/...` or `root/<class>/...`.
 
     The split folders may have the usual other names (Training, Testing, valid, validation, ...) in any case. Classes
-    are matched by name and sorted. Files count by extension, in any depth below their class; hidden files are ignored.
+    are matched by name and sorted. Files count by extension, in any depth below their class, and DICOM files without
+    one by content; hidden files are ignored. DICOM files are grouped by patient.
 
     Args:
         root: the folder.
@@ -88,13 +90,13 @@ def image_folder(root: str | Path) -> ImageTable:
     ]
     frame = pd.DataFrame(rows, columns=["image", "class", "split"])
     class_names = tuple(sorted(set(frame["class"])))
-    _check_names(root, class_names)
+    check_names(root, class_names)
     if frame["split"].isna().all():
         frame = frame.drop(columns="split")
     else:
         _check_splits(root, frame)
     frame["label"] = frame.pop("class").map({name: label for label, name in enumerate(class_names)}).astype(np.int64)
-    return ImageTable(frame, class_names, root=root)
+    return grouped_by_patient(ImageTable(frame, class_names, root=root))
 
 
 def _torchvision(
@@ -137,7 +139,7 @@ def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
         raise DataError(f"The image folder {root} has no class folders.\nExpected {root}/<class>/<image>.")
     found: dict[str, list[Path]] = defaultdict(list)
     for folder in folders:
-        if split := _SPLIT_FOLDERS.get(folder.name.lower()):
+        if split := SPLIT_NAMES.get(folder.name.lower()):
             found[split].append(folder)
     if not found:
         return [(None, root)]
@@ -148,7 +150,7 @@ def _split_folders(root: Path) -> list[tuple[str | None, Path]]:
     if "train" not in found:
         names = ", ".join(folder.name for (folder,) in found.values())
         raise DataError(f"{root} has the split folder(s) {names} but none for training.\nAdd {root}/train/<class>.")
-    beside = [folder.name for folder in folders if folder.name.lower() not in _SPLIT_FOLDERS]
+    beside = [folder.name for folder in folders if folder.name.lower() not in SPLIT_NAMES]
     if beside:
         log.warning("Ignored beside the split folders of %s: %s.", root, ", ".join(beside))
     return [(split, folder) for split, (folder,) in found.items()]
@@ -188,7 +190,7 @@ def _images(root: Path, folder: Path, visited: set[str], others: list[str]) -> I
         path = Path(entry.path)
         if entry.is_dir():
             yield from _images(root, path, visited, others)
-        elif path.suffix.lower() in EXTENSIONS and entry.is_file():
+        elif entry.is_file() and (path.suffix.lower() in EXTENSIONS or has_dicom_content(path)):
             yield path.relative_to(root).as_posix()
         else:
             others.append(entry.path)
@@ -219,15 +221,20 @@ def _entries(root: Path, folder: Path) -> Iterable["os.DirEntry[str]"]:
             yield entry
 
 
-def _check_names(root: Path, class_names: Sequence[str]) -> None:
+def check_names(where: Path, class_names: Sequence[str]) -> None:
+    """Refuse class names that a reader, or another file system, takes for one.
+
+    Raises:
+        DataError: if two names differ only in case or unicode form.
+    """
     by_form: dict[str, list[str]] = defaultdict(list)
     for name in class_names:
         by_form[unicodedata.normalize("NFC", name).casefold()].append(name)
     for same in by_form.values():
         if len(same) > 1:
             raise DataError(
-                f"Class names in {root} differ only in case or unicode form: {' and '.join(map(ascii, same))}.\n"
-                "Rename the folders so that each class has one name."
+                f"Class names in {where} differ only in case or unicode form: {' and '.join(map(ascii, same))}.\n"
+                "Rename them so that each class has one name."
             )
 
 

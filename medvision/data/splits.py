@@ -1,59 +1,132 @@
 """Who is trained on, who validates, who tests: the parts that a source does not bring are carved from train."""
 
 import dataclasses
-import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvision.data.table import ImageTable
+from medvision.data.table import SPLITS, ImageTable
 from medvision.errors import DataError
 from medvision.randomness import generator
 
-log = logging.getLogger(__name__)
 
-
-def complete(table: ImageTable, *, val_fraction: float, test_fraction: float, split_seed: int) -> ImageTable:
-    """The same table with every image in train, val or test.
+def complete(
+    table: ImageTable,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    split_seed: int,
+    n_folds: int | None = None,
+    fold: int | None = None,
+    hashes: NDArray[np.void] | None = None,
+) -> ImageTable:
+    """The same table with every image in train, val or test, or set aside.
 
     Splits of the source are kept. A missing test part is carved from train first, then a missing validation part from
-    what is left, both stratified by class, with whole groups.
+    what is left, both stratified by class. Images of a group stay together, and so do images with the same pixels: what
+    is carved here never leaks. With `n_folds`, the train part is divided into folds, one of which is the test part; an
+    official test part becomes "unused".
 
     Args:
         table: any table; one without splits counts as all train.
         val_fraction: share in (0, 1) of the training images, after test is taken away, that validate.
         test_fraction: share in (0, 1) of the training images that test.
         split_seed: the split depends on this number and on nothing else.
+        n_folds: number of folds, or None for no cross-validation.
+        fold: the fold that tests, in [0, n_folds).
+        hashes: (N,) of `medvision.data.guard.pixel_hashes`, to keep copies together.
 
     Raises:
-        DataError: if there is no train part, a class is missing from train or test, or a class has too few images.
+        DataError: if there is no train part, a class is missing from a part, or a class has too few images.
     """
-    split = table.frame["split"].to_numpy("<U5") if "split" in table.frame else np.full(len(table), "train")
+    split = table.splits
     if "train" not in split:
         raise DataError(f"The data has no train split, only {sorted(set(split.tolist()))}; training needs one.")
-    labels = table.labels
-    groups = table.groups if "group" in table.frame else None
+    if n_folds is not None:
+        split[split == "test"] = "unused"
+        pool = np.flatnonzero(split == "train")
+        units = _units(table, pool, hashes)
+        held_out = folds(table.labels[pool], units, n_folds, split_seed=split_seed, class_names=table.class_names)
+        split[pool[held_out == fold]] = "test"
     for part, fraction in (("test", test_fraction), ("val", val_fraction)):
         if part in split:
             continue
         pool = np.flatnonzero(split == "train")
-        carved = carve(
-            labels[pool],
-            None if groups is None else groups[pool],
-            fraction,
-            split_seed=split_seed,
-            part=part,
-            class_names=table.class_names,
-        )
+        units = _units(table, pool, hashes)
+        carved = _carve_units(table, pool, units, fraction, split_seed, part)
         split[pool[carved]] = part
-    _check_classes(labels, split, table.class_names)
-    return dataclasses.replace(table, frame=table.frame.assign(split=split))
+    result = dataclasses.replace(table, frame=table.frame.assign(split=split))
+    check_classes(result)
+    return result
+
+
+def check_classes(table: ImageTable) -> None:
+    """Refuse a table in which a part lacks a class.
+
+    Raises:
+        DataError: naming the part and the classes.
+    """
+    for part in SPLITS:
+        present = np.bincount(table.labels[table.splits == part], minlength=len(table.class_names)) > 0
+        missing = [name for name, here in zip(table.class_names, present, strict=True) if not here]
+        if missing:
+            raise DataError(
+                f"The {part} images have none of class(es) {', '.join(missing)}.\n"
+                f"Every class needs images in train, val and test: add some to {part}, or leave the class out."
+            )
+
+
+def folds(
+    labels: NDArray[np.int64],
+    units: NDArray[np.intp],
+    n_folds: int,
+    *,
+    split_seed: int,
+    class_names: Sequence[str],
+) -> NDArray[np.int64]:
+    """Divide images into folds that resemble one another in their classes, never dividing a unit.
+
+    The largest units are placed first, each into the fold that has least of its classes; with units of one image, the
+    counts of a class differ by at most one between folds.
+
+    Args:
+        labels: (N,) int64 class of each image.
+        units: (N,) number of the unit (a group, or copies of one picture) of each image.
+        n_folds: number of folds.
+        split_seed: seed of the order among units of one size.
+        class_names: names for messages.
+
+    Returns:
+        (N,) fold of each image.
+
+    Raises:
+        DataError: if a class has fewer units than there are folds.
+    """
+    counts = np.zeros((units.max() + 1, len(class_names)), np.int64)
+    np.add.at(counts, (units, labels), 1)
+    scarce = [f"{name} ({n})" for name, n in zip(class_names, (counts > 0).sum(axis=0), strict=True) if n < n_folds]
+    if scarce:
+        raise DataError(
+            f"data.n_folds={n_folds} needs as many images or groups of each class; too few of {', '.join(scarce)}.\n"
+            "Choose fewer folds, add images, or leave the class(es) out."
+        )
+    share = counts / counts.sum(axis=0)
+    sizes = counts.sum(axis=1)
+    order = generator(split_seed, "folds").permutation(len(counts))
+    load, total = np.zeros((n_folds, len(class_names))), np.zeros(n_folds)
+    fold = np.empty(len(counts), np.int64)
+    for unit in order[np.argsort(-sizes[order], kind="stable")]:
+        fold[unit] = chosen = np.lexsort((total, (load @ share[unit]).round(12)))[0]
+        load[chosen] += share[unit]
+        total[chosen] += sizes[unit]
+    return fold[units]
 
 
 def carve(
     labels: NDArray[np.int64],
-    groups: NDArray[np.str_] | None,
+    groups: NDArray[np.str_] | NDArray[np.intp] | None,
     fraction: float,
     *,
     split_seed: int,
@@ -91,6 +164,35 @@ def carve(
     if groups is None:
         return _carve_images(labels, fraction, split_seed, part)
     return _carve_groups(labels, unit, fraction, split_seed, part)
+
+
+def _units(table: ImageTable, pool: NDArray[np.intp], hashes: NDArray[np.void] | None) -> NDArray[np.intp]:
+    """(n,) number of what must stay together: images linked by a common group or, in any number of steps, by pixels."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    group = np.arange(len(pool))
+    if "group" in table.frame:
+        group = np.unique(table.groups[pool], return_inverse=True)[1]
+    if hashes is None:
+        return group
+    picture = np.unique(hashes[pool], return_inverse=True)[1] + group.max() + 1
+    nodes = picture.max() + 1
+    links = coo_array((np.ones(len(group), np.bool_), (group, picture)), shape=(nodes, nodes))
+    return np.unique(connected_components(links, directed=False)[1][group], return_inverse=True)[1]
+
+
+def _carve_units(
+    table: ImageTable, pool: NDArray[np.intp], units: NDArray[np.intp], fraction: float, split_seed: int, part: str
+) -> NDArray[np.bool_]:
+    """Which images of the pool to carve: by group where there are groups, else by picture."""
+    labels = table.labels[pool]
+    settings: dict[str, Any] = {"split_seed": split_seed, "part": part, "class_names": table.class_names}
+    if "group" in table.frame:
+        return carve(labels, units, fraction, **settings)
+    # One image stands for its copies; without copies these are all images, in their order.
+    first = np.sort(np.unique(units, return_index=True)[1])
+    return np.isin(units, units[first[carve(labels[first], None, fraction, **settings)]])
 
 
 def _carve_images(labels: NDArray[np.int64], fraction: float, split_seed: int, part: str) -> NDArray[np.bool_]:
@@ -140,19 +242,3 @@ def _carve_groups(
         if not chosen[group] and spares_train(group) and distance(share[group]) < distance(np.zeros_like(taken)):
             take(group)
     return chosen[unit]
-
-
-def _check_classes(labels: NDArray[np.int64], split: NDArray[np.str_], class_names: Sequence[str]) -> None:
-    for part in ("train", "test", "val"):
-        present = np.bincount(labels[split == part], minlength=len(class_names)) > 0
-        missing = [name for name, here in zip(class_names, present, strict=True) if not here]
-        if not missing:
-            continue
-        # A validation part without a rare class still chooses a checkpoint; a test without it has nothing to report.
-        if part == "val":
-            log.warning("The validation images have none of class(es) %s.", ", ".join(missing))
-            continue
-        raise DataError(
-            f"The {part} images have none of class(es) {', '.join(missing)}.\n"
-            f"Every class needs images in train and in test: add some to {part}, or leave the class out everywhere."
-        )

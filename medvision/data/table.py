@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from medvision.errors import DataError
 
 SPLITS = ("train", "val", "test")
+# Images that no part of a run sees: unreadable ones, leaks, and the official test part of a cross-validation.
+ASIDE = ("quarantined", "dropped", "unused")
 _RESERVED = ("image", "label", "group", "split")
 
 
@@ -20,7 +22,7 @@ class ImageTable:
     Attributes:
         frame: one row per image. Columns: `image` (path relative to `root`, or index into `images`), `label` (int64
             in [0, K)), optionally `group` (patient or study: never divided between splits) and `split` ("train",
-            "val" or "test"); every further column is subgroup metadata.
+            "val" or "test", or one of `ASIDE`); every further column is subgroup metadata.
         class_names: the K names, in the order of the labels.
         images: (N, C, H, W) uint8 where the source holds its pixels, with C 1 (grey) or 3 (RGB).
         root: folder that the paths are relative to where the source is a set of files.
@@ -47,8 +49,8 @@ class ImageTable:
         labels = self.frame["label"]
         if not pd.api.types.is_integer_dtype(labels) or not labels.between(0, len(self.class_names) - 1).all():
             raise DataError(f"Labels must be integers from 0 to {len(self.class_names) - 1}, one per class name.")
-        if "split" in self.frame and not self.frame["split"].isin(SPLITS).all():
-            unknown = sorted(set(self.frame["split"].astype(str)) - set(SPLITS))
+        if "split" in self.frame and not self.frame["split"].isin(SPLITS + ASIDE).all():
+            unknown = sorted(set(self.frame["split"].astype(str)) - set(SPLITS + ASIDE))
             raise DataError(f"Splits must be named {', '.join(SPLITS)}; found {unknown}.")
         if self.images is not None:
             _check_images(self.images, self.frame["image"])
@@ -74,10 +76,19 @@ class ImageTable:
         return self.frame["group"].where(self.frame["group"].notna(), self.frame["image"]).to_numpy(np.str_)
 
     @property
+    def splits(self) -> NDArray[np.str_]:
+        """(N,) split of each image; without any, all are in train."""
+        if "split" not in self.frame:
+            return np.full(len(self), "train", f"<U{max(map(len, ASIDE))}")
+        return self.frame["split"].to_numpy(f"<U{max(map(len, ASIDE))}", copy=True)
+
+    @property
     def metadata(self) -> dict[str, NDArray[np.str_]]:
-        """Name and (N,) values, as text, of each further column."""
+        """Name and (N,) values, as text, of each further column; what is missing is empty."""
+        further = self.frame.drop(columns=list(_RESERVED), errors="ignore")
         return {
-            str(name): column.to_numpy(np.str_) for name, column in self.frame.items() if str(name) not in _RESERVED
+            str(name): column.astype(object).where(column.notna(), "").to_numpy(np.str_)
+            for name, column in further.items()
         }
 
 

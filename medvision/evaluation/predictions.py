@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -87,6 +87,18 @@ class Predictions:
     def preds(self) -> NDArray[np.int64]:
         """(N,) the most probable class of each sample; the first one where several are equal."""
         return np.asarray(self.probs.argmax(axis=1), dtype=np.int64)
+
+    def take(self, rows: NDArray[np.intp]) -> Self:
+        """The predictions of some samples, given by their positions (n,), at least one."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            groups=self.groups[rows],
+            targets=self.targets[rows],
+            logits=self.logits[rows],
+            probs=self.probs[rows],
+            meta={name: column[rows] for name, column in self.meta.items()},
+        )
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file, whole or not at all; equal predictions give equal bytes."""

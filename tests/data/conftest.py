@@ -13,6 +13,7 @@ from PIL import Image
 from medvision.data.table import ImageTable
 
 EncodeImage = Callable[..., bytes]
+MakeDicom = Callable[..., bytes]
 MakeFolder = Callable[[dict[str, int]], Path]
 
 
@@ -34,6 +35,52 @@ def encode() -> EncodeImage:
         return buffer.getvalue()
 
     return write
+
+
+@pytest.fixture(scope="session")
+def make_dicom() -> MakeDicom:
+    """make_dicom(pixels, BitsStored=12, WindowCenter=40, ...) -> bytes of an uncompressed file.
+
+    Pixels are (H, W) grey, (H, W, 3) colour or (F, H, W) frames; `syntax` is the transfer syntax that it claims.
+    """
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    def make(pixels: np.ndarray, syntax: str = ExplicitVRLittleEndian, **elements: object) -> bytes:
+        colour = pixels.ndim == 3 and pixels.shape[2] == 3
+        data = Dataset()
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+        data.Rows, data.Columns = pixels.shape[:2] if colour else pixels.shape[-2:]
+        if pixels.ndim == 3 and not colour:
+            data.NumberOfFrames = len(pixels)
+        data.SamplesPerPixel = 3 if colour else 1
+        if colour:
+            data.PlanarConfiguration = 0
+        data.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+        data.BitsAllocated = data.BitsStored = 8 * pixels.itemsize
+        data.PixelRepresentation = int(pixels.dtype.kind == "i")
+        for keyword, value in elements.items():
+            setattr(data, keyword, value)
+        data.HighBit = data.BitsStored - 1
+        content = pixels.tobytes()
+        data.PixelData = content + bytes(len(content) % 2)
+        data["PixelData"].VR = "OB" if pixels.itemsize == 1 else "OW"
+        buffer = io.BytesIO()
+        data.save_as(buffer, enforce_file_format=True)
+        plain, claimed = ExplicitVRLittleEndian.encode(), syntax.encode()
+        whole = buffer.getvalue()
+        if claimed == plain:
+            return whole
+        place = whole.index(b"\x02\x00\x10\x00UI")  # the element that names the transfer syntax
+        claimed += bytes(len(claimed) % 2)
+        end = place + 8 + int.from_bytes(whole[place + 6 : place + 8], "little")
+        return whole[:place] + b"\x02\x00\x10\x00UI" + len(claimed).to_bytes(2, "little") + claimed + whole[end:]
+
+    return make
 
 
 @pytest.fixture

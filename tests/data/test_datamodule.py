@@ -18,6 +18,7 @@ from medvision.data.datamodule import ImageDataModule
 from medvision.data.decode import decode
 from medvision.data.table import ImageTable
 from medvision.errors import ConfigError, DataError
+from medvision.targets import resolve
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 real_data = pytest.mark.skipif("MEDVISION_DATA" not in os.environ, reason="MEDVISION_DATA is not set")
@@ -192,7 +193,8 @@ def test_bad_files_go_to_quarantine_and_the_run_goes_on(make_folder, caplog):
         "stage": ["decode", "decode"],
     }
     assert "2 of 40 files cannot be used (test/dog/007.png: file is empty; train/cat/003.png" in caplog.text
-    assert not set(data.table.ids) & set(data.quarantine["path"])
+    aside = data.table.ids[data.table.splits == "quarantined"]
+    assert aside.tolist() == data.quarantine["path"].tolist()
     assert sum(data.class_counts(split).sum() for split in ("train", "val", "test")) == 38
     for name in ("train", "val", "test"):  # rows are still those of the files
         arrays = data.split(name)
@@ -201,6 +203,61 @@ def test_bad_files_go_to_quarantine_and_the_run_goes_on(make_folder, caplog):
     for images, targets, indices in data.test_dataloader():
         np.testing.assert_array_equal(images, data.split("test").images[indices])
         np.testing.assert_array_equal(targets, data.split("test").targets[indices])
+
+
+def test_a_bad_file_is_an_error_when_asked(make_folder):
+    root = make_folder({"cat": 20, "dog": 20})
+    (root / "cat" / "000.png").write_bytes(b"")
+    data = ImageDataModule(partial(sources.image_folder, root), image_size=8, on_bad_image="error")
+    with pytest.raises(
+        DataError, match=r"1 of 40 files .*cat/000.png: file is empty(?s:.*)data.on_bad_image=quarantine"
+    ):
+        data.setup()
+
+
+def leaking(small_table):
+    """The small table with official parts, image 59 (test, class c) copied over image 2 (train, class c)."""
+    images = small_table.images.copy()
+    images[2] = images[59]
+    frame = small_table.frame.assign(split=np.repeat(["train", "val", "test"], [36, 12, 12]), sex=["f", "m"] * 30)
+    return ImageTable(frame, small_table.class_names, images)
+
+
+@pytest.mark.parametrize(("leakage", "trained", "seen"), [("drop", 35, 0), ("keep", 36, 1)])
+def test_the_guard_is_part_of_every_set_up(small_table, leakage, trained, seen):
+    data = ImageDataModule(lambda: leaking(small_table), leakage=leakage)
+    data.setup()
+    assert data.class_counts("train").sum() == trained
+    assert (~data.never_seen()).sum() == seen
+    assert len(data.splits_frame()) == 60
+    assert (data.splits_frame()["split"] == "dropped").sum() == 36 - trained
+    assert data.splits_frame().set_index("id").loc["2", "split"] == ("dropped" if leakage == "drop" else "train")
+
+
+def test_the_guard_stops_when_asked(small_table):
+    with pytest.raises(DataError, match="The data leaks: 1 of 12 test images"):
+        ImageDataModule(lambda: leaking(small_table), leakage="error").setup()
+
+
+def test_a_class_that_the_guard_empties_is_named(small_table):
+    table = leaking(small_table)
+    table.images[2:36:3] = table.images[59]
+    with pytest.raises(DataError, match="train images have none of"):
+        ImageDataModule(lambda: table).setup()
+
+
+def test_folds_take_the_place_of_the_official_test(small_table):
+    tests = []
+    for fold in range(3):
+        data = ImageDataModule(lambda: leaking(small_table), n_folds=3, fold=fold)
+        data.setup()
+        assert (data.splits_frame()["split"] == "unused").sum() == 12
+        tests += data.split("test").ids.tolist()
+    assert sorted(map(int, tests)) == list(range(36))
+
+
+def test_pictures_of_one_colour_are_found(module):
+    assert module().one_coloured.tolist() == list(range(60))
 
 
 def test_without_bad_files_the_quarantine_is_an_empty_frame(module):
@@ -237,6 +294,17 @@ def test_too_many_bad_files(make_folder, bad, limit, message):
         ({"test_fraction": 1.0}, "data.test_fraction must be between 0 and 1"),
         ({"max_bad_fraction": 1.5}, "data.max_bad_fraction must be from 0 to 1"),
         ({"split_seed": -1}, "data.split_seed must be 0 or more"),
+        ({"n_folds": 5}, "data.n_folds and data.fold belong together"),
+        ({"fold": 0}, "data.n_folds and data.fold belong together"),
+        ({"n_folds": 1, "fold": 0}, "data.n_folds must be 2 or more, or null, not 1"),
+        ({"n_folds": 3, "fold": 3}, "data.fold must be from 0 to 2, not 3"),
+        ({"leakage": "ignore"}, "data.leakage must be one of drop, error, keep, not 'ignore'"),
+        (
+            {"window": (40, 0)},
+            r"data.window must be \[centre, width\] with a width of 1 or more, or null, not \(40, 0\)",
+        ),
+        ({"frames": "last"}, "data.frames must be one of reject, first, middle, not 'last'"),
+        ({"on_bad_image": "skip"}, "data.on_bad_image must be one of quarantine, error, not 'skip'"),
         ({"device_resident": "yes"}, "data.device_resident must be auto, true or false"),
     ],
 )
@@ -308,7 +376,7 @@ def test_resume_inside_and_between_epochs(module, tmp_path, limit):
             assert torch.equal(value, resumed.state_dict()[name])
 
 
-@pytest.mark.parametrize("name", ["_shared", "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
 def test_every_config_value_reaches_the_module(name):
     parameters = inspect.signature(ImageDataModule.__init__).parameters
     shared = yaml.safe_load((CONF / "_shared.yaml").read_text())
@@ -319,11 +387,11 @@ def test_every_config_value_reaches_the_module(name):
         return
     assert node.pop("defaults") == ["_shared", "_self_"]
     source = node.pop("source")
-    function = getattr(sources, source.pop("_target_").removeprefix("medvision.data.sources."))
+    function = resolve(source.pop("_target_"))
     assert function.__name__ == name
     assert set(source) == set(inspect.signature(function).parameters)
-    assert set(node) - {"root"} <= set(shared)
-    assert ("root" in node) == ("root" in source)
+    own = {value.removeprefix("${data.").removesuffix("}") for value in source.values()}
+    assert own <= set(node) <= own | set(shared)
 
 
 @pytest.mark.gpu
@@ -333,7 +401,7 @@ def test_trains_on_cuda(module, tmp_path, resident):
     on_cuda, on_cpu = Toy(16, 3), Toy(16, 3)
     data = module(device_resident=resident, augmentation=Shift())
     trainer(tmp_path, max_epochs=2, accelerator="gpu", devices=1).fit(on_cuda, data)
-    assert (data._resident is not None) == (resident is not False)
+    assert (data._placed[1].__class__ is torch.Tensor) == (resident is not False)
     trainer(tmp_path, max_epochs=2).fit(on_cpu, module(augmentation=Shift()))
     assert on_cuda.trained == on_cpu.trained
     assert on_cuda.validated == on_cpu.validated

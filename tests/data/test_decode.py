@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from medvision.data.decode import MAX_PIXELS, BadImage, conform_all, decode, decode_all
+from medvision.data.decode import decode, decode_all, decode_chunks
+from medvision.data.limits import MAX_PIXELS
+from medvision.data.resize import conform_all
+from medvision.errors import BadImage
 
 SIZE = (64, 96)
 ENCODINGS = [
@@ -128,7 +131,7 @@ def test_damaged_png_is_refused(picture, encode):
 @pytest.mark.parametrize("kind", ["GIF", "PPM", "JPEG2000"])
 def test_formats_off_the_list_never_reach_the_decoder(picture, encode, kind, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("the decoder was called"))
-    with pytest.raises(BadImage, match="not a JPEG, PNG, BMP, TIFF or WebP"):
+    with pytest.raises(BadImage, match="not a JPEG, PNG, BMP, TIFF, WebP or DICOM image"):
         decode(encode(picture, kind), SIZE, 3)
 
 
@@ -174,12 +177,91 @@ def test_unreadable_files(tmp_path, monkeypatch):
         decode(tmp_path / "huge.png", SIZE, 3)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
-def test_first_frame_of_several(picture, encode, kind):
+def several(picture, encode, kind):
+    """A file of three frames, the second of which is inverted and the third black."""
     options = {"lossless": True} if kind == "WEBP" else {}
-    frames = Image.fromarray(picture)
-    data = encode(frames, kind, save_all=True, append_images=[Image.fromarray(255 - picture)], **options)
-    assert difference(decode(data, SIZE, 3), picture.transpose(2, 0, 1)) == 0
+    others = [Image.fromarray(other) for other in (255 - picture, 0 * picture)]
+    return encode(Image.fromarray(picture), kind, save_all=True, append_images=others, **options)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_several_frames_by_policy(picture, encode, kind):
+    data = several(picture, encode, kind)
+    with pytest.raises(BadImage, match=r"several frames; data\.frames=first"):
+        decode(data, SIZE, 3)
+    assert difference(decode(data, SIZE, 3, frames="first"), picture.transpose(2, 0, 1)) == 0
+    if kind == "TIFF":
+        assert difference(decode(data, SIZE, 3, frames="middle"), 255 - picture.transpose(2, 0, 1)) == 0
+    else:
+        with pytest.raises(BadImage, match="only the first frame can be taken"):
+            decode(data, SIZE, 3, frames="middle")
+
+
+def test_further_pictures_in_a_phones_jpeg_do_not_count(picture, encode):
+    alone = decode(encode(picture, "JPEG"), SIZE, 3)
+    for frames in ("reject", "first", "middle"):
+        assert difference(decode(several(picture, encode, "MPO"), SIZE, 3, frames=frames), alone) == 0
+
+
+# The large JPEG is read at a half, quarter or eighth of its size; what is left of a block at its edge may be lost.
+LARGE = pytest.param((768, 1024), id="divisible"), pytest.param((1001, 751), id="odd")
+
+
+def large(shape):
+    coarse = np.random.default_rng(0).integers(100, 256, (24, 24, 3), dtype=np.uint8)
+    return cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("shape", LARGE)
+@pytest.mark.parametrize("resize", ["letterbox", "stretch", "crop"])
+@pytest.mark.parametrize("size", [32, 64, 96, 160, 224, 300, (48, 200)])
+def test_reduced_jpeg_is_close_to_the_full_decode(encode, shape, resize, size):
+    data = encode(large(shape), "JPEG", quality=95, subsampling=0)
+    height, width = (size, size) if isinstance(size, int) else size
+    full = conform_all(by_pil(data)[None], (height, width), 3, resize)[0]
+    reduced = decode(data, size, 3, resize)
+    gap = np.abs(reduced.astype(int) - full)
+    assert gap.mean() <= 4
+    assert gap.max() <= 50
+    if resize == "letterbox":  # the bars are where they are without reduction
+        np.testing.assert_array_equal(reduced.max(axis=0) > 40, full.max(axis=0) > 40)
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "flag"),
+    [
+        (512, "letterbox", cv2.IMREAD_REDUCED_COLOR_2),
+        (513, "letterbox", cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH),
+        (256, "letterbox", cv2.IMREAD_REDUCED_COLOR_4),
+        (128, "letterbox", cv2.IMREAD_REDUCED_COLOR_8),
+        (128, "crop", cv2.IMREAD_REDUCED_COLOR_4),  # the shorter side decides: 768 / 128 is 6
+        (385, "stretch", cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH),
+    ],
+)
+def test_a_jpeg_is_reduced_when_it_is_twice_the_target(encode, monkeypatch, size, resize, flag):
+    flags = []
+    imdecode = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flag: flags.append(flag) or imdecode(data, flag))
+    decode(encode(large((768, 1024)), "JPEG"), size, 3, resize)
+    assert flags == [flag]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_exif_orientation_is_applied_to_reduced_jpegs(encode, orientation, channels):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    image = Image.fromarray(large((601, 800)))
+    data = encode(image.convert("L") if channels == 1 else image, "JPEG", exif=exif, quality=95)
+    full = conform_all(by_pil(data, "L" if channels == 1 else "RGB")[None], (100, 150), channels)[0]
+    assert np.abs(decode(data, (100, 150), channels).astype(int) - full).mean() <= 3
+
+
+def test_a_reduced_jpeg_cut_anywhere_is_refused(encode):
+    data = encode(large((768, 1024)), "JPEG")
+    for share in range(5, 100, 5):
+        with pytest.raises(BadImage):
+            decode(data[: len(data) * share // 100], 128, 3)
 
 
 def test_letterbox_pads_with_zeros(encode):
@@ -227,6 +309,23 @@ def test_decode_all_keeps_order_and_reports_bad_files(tmp_path, picture, encode,
     assert seen == sorted(seen)
     assert seen[-1] == (70, 70)
     assert not caplog.records
+
+
+def test_chunks_are_in_order_and_few_are_ahead(tmp_path, encode, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    for number in range(200):
+        (tmp_path / f"{number:03}.png").write_bytes(encode(np.full((4, 4), number, np.uint8), "PNG"))
+    paths = sorted(tmp_path.iterdir())
+    for path in paths[190:]:  # not read while the first chunks have not been taken
+        path.rename(path.with_suffix(".later"))
+    chunks = decode_chunks(paths, 4, 1)
+    first = next(chunks)[0]
+    for path in paths[190:]:
+        path.with_suffix(".later").rename(path)
+    rest = list(chunks)
+    shades = np.concatenate([first, *(images for images, _ in rest)])[:, 0, 0, 0]
+    np.testing.assert_array_equal(shades, np.arange(200))
+    assert not any(bad for _, bad in rest)
 
 
 def test_content_counts_not_the_extension(tmp_path, picture, encode, caplog):

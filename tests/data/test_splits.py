@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvision.data.splits import carve, complete
+from medvision.data.splits import carve, complete, folds
 from medvision.data.table import ImageTable
 from medvision.errors import DataError
 
@@ -133,7 +133,92 @@ def test_too_few(labels, columns, message):
     assert len(str(caught.value).splitlines()) <= 2
 
 
-def test_validation_without_a_class_is_only_a_warning(caplog):
+def test_a_part_of_the_source_that_lacks_a_class_is_refused():
     split = ["train", "train", "test", "test", "val"]
-    complete(table([0, 1, 0, 1, 0], split=split), **FRACTIONS)
-    assert "validation images have none of class(es) class 1" in caplog.text
+    with pytest.raises(DataError, match=r"val images have none of class\(es\) class 1"):
+        complete(table([0, 1, 0, 1, 0], split=split), **FRACTIONS)
+
+
+def hashes_of(pictures):
+    return np.array([np.int64(one).tobytes() * 2 for one in pictures], "V16")
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31), grouped=st.booleans())
+def test_what_is_linked_by_pixels_or_group_stays_together(seed, grouped):
+    rng = np.random.default_rng(seed)
+    labels, pictures = np.arange(240) % 3, rng.integers(0, 200, 240)
+    columns = {"group": rng.integers(0, 120, 240).astype(str)} if grouped else {}
+    whole = ImageTable(
+        pd.DataFrame({"image": np.arange(240), "label": labels, **columns}),
+        ("a", "b", "c"),
+        np.zeros((240, 1, 2, 2), np.uint8),
+    )
+    try:
+        result = complete(whole, **FRACTIONS, hashes=hashes_of(pictures))
+    except DataError:
+        assert grouped  # links between groups can leave too few that are independent
+        return
+    assert (result.frame.groupby(pictures)["split"].nunique() == 1).all()
+    if grouped:
+        assert (result.frame.groupby("group")["split"].nunique() == 1).all()
+
+
+def test_without_copies_the_hashes_change_nothing():
+    labels = np.arange(100) % 4
+    whole = table(labels)
+    with_hashes = complete(whole, **FRACTIONS, hashes=hashes_of(range(100)))
+    assert with_hashes.frame["split"].tolist() == complete(whole, **FRACTIONS).frame["split"].tolist()
+
+
+def in_fold(fold, n_folds=4, **columns):
+    return complete(table(np.arange(100) % 3, **columns), **FRACTIONS, n_folds=n_folds, fold=fold)
+
+
+def test_every_image_tests_in_one_fold():
+    tests = np.array([in_fold(fold).splits == "test" for fold in range(4)])
+    assert (tests.sum(axis=0) == 1).all()
+    for label, count in enumerate((34, 33, 33)):
+        per_fold = tests[:, np.arange(100) % 3 == label].sum(axis=1)
+        assert sorted(per_fold) == sorted([count // 4 + (one < count % 4) for one in range(4)])
+    assert all(set(in_fold(fold).splits) == {"train", "val", "test"} for fold in range(4))
+
+
+def test_folds_divide_the_train_part_and_leave_the_official_test_unused():
+    official = np.repeat(["train", "val", "test"], [60, 20, 20])
+    for fold in range(4):
+        result = in_fold(fold, split=official).splits
+        assert (result[60:80] == "val").all()
+        assert (result[80:] == "unused").all()
+        assert (result[:60] == "test").sum() == 15
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31))
+def test_folds_never_divide_a_group_and_resemble_one_another(seed):
+    rng = np.random.default_rng(seed)
+    units = rng.integers(0, 200, 2000)
+    units = np.unique(units, return_inverse=True)[1]
+    labels = (units + rng.integers(0, 2, 2000)) % 3
+    result = folds(labels, units, 5, split_seed=seed, class_names="abc")
+    assert (pd.Series(result).groupby(units).nunique() == 1).all()
+    shares = pd.crosstab(result, labels, normalize="columns")
+    assert shares.shape == (5, 3)
+    assert (abs(shares - 0.2) < 0.05).all().all()
+
+
+def test_folds_depend_on_the_split_seed():
+    of = [folds(np.zeros(50, int), np.arange(50), 5, split_seed=seed, class_names="a") for seed in (0, 0, 1)]
+    assert (of[0] == of[1]).all()
+    assert (of[0] != of[2]).any()
+
+
+def test_more_folds_than_groups_of_a_class():
+    with pytest.raises(DataError, match=r"data.n_folds=4 needs .* too few of class 1 \(3\)"):
+        complete(table([0] * 9 + [1] * 3), **FRACTIONS, n_folds=4, fold=0)
+
+
+def test_images_that_are_set_aside_stay_there():
+    split = ["train"] * 60 + ["quarantined", "dropped"]
+    result = complete(table([*(np.arange(60) % 3), 0, 1], split=split), **FRACTIONS)
+    assert result.splits[60:].tolist() == ["quarantined", "dropped"]

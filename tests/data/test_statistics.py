@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medvision.data.statistics import channel_statistics, fingerprint
+from medvision.data.guard import pixel_hashes
+from medvision.data.statistics import channel_statistics, fingerprint, one_coloured
 from medvision.data.table import ImageTable
 
 
@@ -32,7 +33,7 @@ def parts():
 def test_fingerprint_changes_with_anything_a_run_sees(parts):
     def of(**changes):
         changed = ImageTable(**{**parts, **changes})
-        return fingerprint(changed, changed.images, changed.frame["image"].to_numpy())
+        return fingerprint(changed, pixel_hashes([changed.images[changed.frame["image"]]]), (1, 2, 2))
 
     frame = parts["frame"]
     variants = [
@@ -49,8 +50,23 @@ def test_fingerprint_changes_with_anything_a_run_sees(parts):
     assert len(variants[0]) == len(hashlib.sha256().hexdigest())
 
 
-def test_fingerprint_does_not_depend_on_where_the_pixels_lie(parts):
+def test_fingerprint_knows_nothing_of_images_that_are_set_aside(parts):
     table = ImageTable(**parts)
-    spread = np.zeros((6, 1, 2, 2), np.uint8)
-    spread[[5, 1, 3]] = parts["images"]
-    assert fingerprint(table, spread, np.array([5, 1, 3])) == fingerprint(table, parts["images"], np.arange(3))
+    hashes = pixel_hashes([table.images])
+    frame = pd.concat([table.frame, pd.DataFrame({"image": [0], "label": [1], "split": ["quarantined"]})])
+    longer = ImageTable(frame, table.class_names, table.images)
+    assert fingerprint(longer, hashes[[0, 1, 2, 0]], (1, 2, 2)) == fingerprint(table, hashes, (1, 2, 2))
+
+
+def test_pictures_of_one_colour():
+    images = np.random.default_rng(0).integers(0, 256, (700, 3, 8, 8), dtype=np.uint8)
+    images[3] = 0
+    images[4] = 255
+    images[5] = np.array([255, 0, 0])[:, None, None]
+    images[600] = 0
+    images[600, :, 2:6] = 90  # a grey picture between letterbox bars
+    images[601] = 0
+    images[601, :, 2:6, 2:6] = 90  # a square: bars are on two sides only
+    images[602, :, 0, 0] += 1
+    assert np.flatnonzero(one_coloured(images, np.arange(700))).tolist() == [3, 4, 5, 600]
+    assert one_coloured(images, np.array([600, 2])).tolist() == [True, False]

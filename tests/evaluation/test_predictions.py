@@ -37,6 +37,23 @@ def test_from_logits_turns_names_and_numbers_into_the_stored_types():
     assert predictions.class_names == ("no", "yes")
 
 
+def test_some_of_the_samples():
+    whole = Predictions.from_logits(
+        ids=["a", "b", "c"],
+        groups=["g", "g", "h"],
+        targets=[2, 0, 1],
+        logits=np.eye(3),
+        class_names="xyz",
+        meta={"age": [40, 7, 9]},
+        temperature=2.0,
+    )
+    some = whole.take(np.array([2, 0]))
+    assert (some.ids.tolist(), some.groups.tolist(), some.targets.tolist()) == (["c", "a"], ["h", "g"], [1, 2])
+    assert some.meta["age"].tolist() == ["9", "40"]
+    np.testing.assert_array_equal(some.probs, whole.probs[[2, 0]])
+    np.testing.assert_array_equal(some.logits, whole.logits[[2, 0]])
+
+
 def test_targets_are_not_rounded():
     with pytest.raises(TypeError, match="float64"):
         Predictions.from_logits(ids=["a"], targets=[0.7], logits=[[0.0, 1.0]], class_names="ab")

@@ -1,0 +1,95 @@
+"""The command `python -m medvision.audit data=...`: what is wrong with a data set, as a page and as an exit code."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import medvision
+from medvision.command import run_command
+from medvision.errors import RunError
+from medvision.files import write_text
+from medvision.rundir import fresh
+
+if TYPE_CHECKING:
+    from medvision.data.audit import Audit
+
+FINDINGS = 3  # the exit code
+
+
+def main() -> None:
+    """Audit what the command line says."""
+    run_command("audit", audit)
+
+
+def audit(cfg: DictConfig) -> int:
+    """Audit the data of a config and write the page; 0 if it is clean, else `FINDINGS`."""
+    # These load torch, which --help and mistyped overrides need not wait for.
+    from medvision.console import logging_to
+    from medvision.data.audit import audit as look_over
+    from medvision.data.audit_page import render
+    from medvision.stages import read_data
+    from medvision.training.signals import StopSignal
+
+    console = Console(highlight=False)
+    with StopSignal().installed(), logging_to(None, console):
+        data = read_data(_tolerant(cfg))
+        folder = _folder(cfg)
+        found = look_over(data, cfg.data.resize)
+    now = datetime.now().astimezone().isoformat(timespec="minutes")
+    title = str(cfg.data.get("root") or cfg.data.get("csv") or cfg.data.get("path") or cfg.choices.data)
+    if data.findings.table.images is not None:
+        title = str(cfg.choices.data)
+    page, facts = folder / "audit.html", folder / "audit.json"
+    written = f"medvision {medvision.__version__}, {now}, images of {data.image_size[0]} x {data.image_size[1]}"
+    head = {"data": title, "written": now, "medvision": medvision.__version__, "fingerprint": data.fingerprint()}
+    write_text(page, render(found, title, written))
+    write_text(facts, json.dumps(head | found.to_json(), indent=2, ensure_ascii=False) + "\n")
+    show(console, title, found)
+    console.print(f"page   {page}", f"facts  {facts}", sep="\n", soft_wrap=True, markup=False)
+    console.print("Research use only: not a medical device.", style="dim")
+    return FINDINGS if found.findings else 0
+
+
+def show(console: Console, title: str, found: "Audit") -> None:
+    """Print one line for each check."""
+    table = Table(title=Text(f"Audit of {title}"), title_justify="left", title_style="bold")
+    for column in ("check", "verdict", "found"):
+        table.add_column(column)
+    for result in found.results:
+        verdict = Text("finding", "bold red") if result.count else Text("clean", "green")
+        table.add_row(result.check.title, verdict, Text(result.text))
+    console.print(table)
+
+
+def _folder(cfg: DictConfig) -> Path:
+    """The directory of the audit, made before the long part begins."""
+    try:
+        if cfg.out is None:
+            return fresh(Path(cfg.output_root).absolute() / str(cfg.choices.data))
+        folder = Path(cfg.out).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    except OSError as error:
+        raise RunError(
+            f"The audit cannot be written: {error.filename} ({error.strerror}).\n"
+            "Choose a place you may write to with out=DIR or output_root=DIR."
+        ) from error
+
+
+def _tolerant(cfg: DictConfig) -> DictConfig:
+    """The same data, with nothing refused that is to be reported."""
+    cfg = cfg.copy()
+    cfg.data.leakage = "drop"
+    cfg.data.on_bad_image = "quarantine"
+    cfg.data.max_bad_fraction = 1.0
+    return cfg
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The folder of decoded images: where it lies, who holds what in it, and what leaves when it is full."""
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from medvision.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+INDEX, HASHES, PIXELS = "index.json", "hashes", "pixels"  # the files of an entry
+DEFAULT_LIMIT = 50.0  # GB
+
+
+def location() -> Path:
+    """The folder of the entries: below MEDVISION_CACHE, else below ~/.cache/medvision."""
+    return Path(os.environ.get("MEDVISION_CACHE") or Path.home() / ".cache" / "medvision").absolute() / "images"
+
+
+def limit() -> float:
+    """What all entries together may take, in bytes: MEDVISION_CACHE_LIMIT in GB, else `DEFAULT_LIMIT`.
+
+    Raises:
+        ConfigError: if it is not a positive number.
+    """
+    text = os.environ.get("MEDVISION_CACHE_LIMIT") or str(DEFAULT_LIMIT)
+    with suppress(ValueError):
+        if (gigabytes := float(text)) > 0:
+            return gigabytes * 1e9
+    raise ConfigError(f"MEDVISION_CACHE_LIMIT={text}: expected a number of GB above 0, such as 50.")
+
+
+@contextmanager
+def locked(entry: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an entry against other processes; the lock goes with the process, however it ends.
+
+    Raises:
+        BlockingIOError: if another one holds it and this one shall not wait.
+    """
+    # The lock file stays: removed, it could be held by one process and made anew by the next.
+    with entry.with_suffix(".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            log.info("Another run decodes or opens the same images: waiting for it ...")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make_room(root: Path, needed: int) -> None:
+    """Remove what killed runs left and, down to the limit, the entries whose last use is longest ago.
+
+    Raises:
+        DataError: if the disk lacks room for `needed` bytes.
+    """
+    for path in root.glob("*.partial"):
+        _remove(path)
+    entries = sorted(_entries(root), key=_last_use)
+    total = sum(map(_size, entries)) + needed
+    for path in entries:
+        size = _size(path)
+        if total > limit() and _remove(path):
+            log.info("Removed the decoded images in %s, unused for longest, to keep MEDVISION_CACHE_LIMIT.", path)
+            total -= size
+    if total > limit():
+        log.warning(
+            "The decoded images take %.1f GB, over the limit of %.1f GB: nothing else can be removed.\n"
+            "Raise MEDVISION_CACHE_LIMIT, or choose a smaller data.image_size.",
+            total / 1e9,
+            limit() / 1e9,
+        )
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise DataError(
+            f"The decoded images need {needed / 1e9:.1f} GB; the disk of {root} has {free / 1e9:.1f} GB free.\n"
+            "Point the environment variable MEDVISION_CACHE at a larger disk, or choose a smaller data.image_size."
+        )
+
+
+def total_size(root: Path) -> int:
+    """Bytes in all entries."""
+    return sum(map(_size, _entries(root)))
+
+
+def _entries(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if not path.suffix]
+
+
+def _last_use(entry: Path) -> float:
+    with suppress(FileNotFoundError):
+        return (entry / INDEX).stat().st_mtime
+    return 0.0
+
+
+def _size(entry: Path) -> int:
+    """Bytes in an entry, 0 where another process has just removed it."""
+    with suppress(FileNotFoundError):
+        return sum(file.stat().st_size for file in entry.iterdir())
+    return 0
+
+
+def _remove(path: Path) -> bool:
+    """Remove an entry, or what a killed run left of one, unless somebody makes or uses it."""
+    with suppress(BlockingIOError), locked(path.with_suffix(""), wait=False):
+        with suppress(FileNotFoundError), (path / PIXELS).open("r+b") as pixels:
+            fcntl.flock(pixels, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path)
+        return True
+    return False
