@@ -46,7 +46,7 @@ def save_bundle(
         architecture: the model's config node: `_target_` and its arguments, with `num_classes`, `in_channels` and
             `image_size`.
         class_names: K names, in the order of the logits.
-        decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes them.
+        decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes it.
         fingerprint: SHA-256 of the data it was trained on.
         temperature: T > 0 in probs = softmax(logits / T).
         licence: what the model may be used for.

@@ -23,7 +23,7 @@ class Predictor:
     Args:
         network: (B, C, H, W) uint8 to logits (B, K); taken over: moved, frozen and put in evaluation mode.
         class_names: K names.
-        decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes them.
+        decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes it.
         temperature: T > 0 in probs = softmax(logits / T).
         device: "cpu", "cuda", "cuda:1", "mps", ...; "gpu" is any accelerator, "auto" one where there is one.
 
