@@ -169,7 +169,9 @@ class Checkpoints(Checkpoint):
             return False
         flag = torch.tensor(self._stop.signum or 0, device=trainer.strategy.root_device)
         signum = int(trainer.strategy.reduce(flag, reduce_op="max"))
-        self._stop.signum = signum or None
+        # A signal that arrives while the ranks agree must not be overwritten: the next poll finds it.
+        if signum > 0:
+            self._stop.signum = signum
         return signum > 0
 
     def _write_rows(self, trainer: Trainer) -> None:
