@@ -30,10 +30,13 @@ from medvision.files import sync
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # to be raised when `decode` gives other pixels, or the files of an entry change
+FORMAT = 2  # to be raised when `decode` gives other pixels, or the files of an entry change
 
 # Another version may give other pixels; a decoder that is installed later makes files usable.
-_DECODERS = ("opencv-python-headless", "pillow", "pydicom", "python-gdcm", "pylibjpeg-openjpeg", "pyjpegls")
+_DECODERS = (
+    *("opencv-python-headless", "pillow", "pydicom"),
+    *("python-gdcm", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "pylibjpeg-rle"),
+)
 # What is compared with its hash when an entry is opened: 0.15 s of SHA-256, at most.
 _CHECKED_BYTES = 256_000_000
 _CHECKED_IMAGES = 50_000

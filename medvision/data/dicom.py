@@ -3,7 +3,6 @@
 import hashlib
 import io
 import logging
-import struct
 import warnings
 import zlib
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from medvision.data.codecs import stored_values
 from medvision.data.display import shades, show_grey
 from medvision.data.limits import MAX_BYTES, Frames, check_size, choose_frame
 from medvision.errors import BadImage, DataError
@@ -42,10 +42,7 @@ _MAX_READS = 200_000  # a header of more elements than this takes seconds and de
 _MAX_SEQUENCE = 8_000_000  # bytes: 2,000 frames take about 2 MB ...
 _MAX_ITEMS = 50_000  # ... and 20,000 items
 _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # how an item begins, little and big endian
-# The first that is there decodes. GDCM is the last: damaged files make it end the whole process.
-_PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom", "gdcm")
 _UNDEFINED = 0xFFFFFFFF  # the length of an element that ends with a mark
-_SKIPPED_SOF = (0xC4, 0xC8, 0xCC)  # Huffman tables and other segments among the numbers of the frame headers
 
 
 def is_dicom(data: bytes) -> bool:
@@ -83,7 +80,7 @@ def decode(data: bytes, window: tuple[float, float] | None = None, frames: Frame
     except BadImage:
         raise
     except Exception as error:  # whatever a hostile file provokes in parser and decoder is this file's fault
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
         raise BadImage(f"DICOM is damaged or not supported: {reason}") from error
 
 
@@ -198,7 +195,7 @@ def _decode(data: bytes, window: tuple[float, float] | None, frames: Frames) -> 
         raise BadImage("DICOM holds no image, or ends before it")
     check_size(int(dataset.Columns), int(dataset.Rows))
     index = choose_frame(int(dataset.get("NumberOfFrames") or 1), frames)
-    pixels, photometric, bits = _frame(dataset, index)
+    pixels, photometric, bits = stored_values(dataset, index)
     if photometric == "PALETTE COLOR":
         colours = apply_color_lut(pixels, dataset)[..., :3]
         return shades(colours, 0, 2.0 ** dataset.RedPaletteColorLookupTableDescriptor[2] - 1)
@@ -208,62 +205,6 @@ def _decode(data: bytes, window: tuple[float, float] | None, frames: Frames) -> 
         raise BadImage(f"DICOM has the photometric interpretation {photometric}, which is not supported")
     _take_functional_groups(dataset, index)
     return show_grey(pixels, dataset, bits, window)
-
-
-def _frame(dataset: "FileDataset", index: int) -> tuple[NDArray[Any], str, int]:
-    """Stored values (H, W) or (H, W, 3) of one frame, what they stand for, and how many bits of them count."""
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import JPEGExtended12Bit
-
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:
-        raise BadImage("DICOM does not say its transfer syntax")
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise BadImage(f"no decoder is known for the DICOM transfer syntax {syntax.name}; convert the file") from error
-    if not decoder.is_available:
-        needs = " or ".join(decoder.missing_dependencies)
-        raise BadImage(f"{syntax.name} needs a decoder ({needs}); pip install 'medvision[dicom]'")
-    if syntax == JPEGExtended12Bit and dataset.BitsStored > 8 and "pylibjpeg" not in decoder.available_plugins:
-        raise BadImage("12-bit lossy JPEG needs a decoder under the GPL; pip install pylibjpeg pylibjpeg-libjpeg")
-    if syntax.is_encapsulated:
-        _check_codestream(dataset, index)
-    plugin = next((name for name in _PLUGINS if name in decoder.available_plugins), "")
-    pixels, facts = decoder.as_array(dataset, index=index, decoding_plugin=plugin)
-    return pixels, str(facts["photometric_interpretation"]), int(facts.get("bits_stored", facts["bits_allocated"]))
-
-
-def _check_codestream(dataset: "Dataset", index: int) -> None:
-    """Refuse a compressed frame of another size than the header's: decoders allocate what the frame says."""
-    from pydicom.encaps import get_frame
-
-    offsets = None
-    if "ExtendedOffsetTable" in dataset:
-        offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
-    count = int(dataset.get("NumberOfFrames") or 1)
-    frame = get_frame(dataset.PixelData, index, number_of_frames=count, extended_offsets=offsets)
-    size = _codestream_size(frame)
-    if size is not None and size != (dataset.Columns, dataset.Rows):
-        raise BadImage(f"DICOM promises {dataset.Columns} x {dataset.Rows} pixels, its frame {size[0]} x {size[1]}")
-
-
-def _codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """Width and height in the header of a JPEG, JPEG-LS or JPEG 2000 codestream; None for anything else."""
-    start = frame.find(b"\xff\x4f\xff\x51", 0, 1024)  # JPEG 2000, perhaps inside the boxes of a JP2 file
-    if start >= 0:
-        right, bottom, left, top = struct.unpack_from(">4I", frame, start + 8)
-        return right - left, bottom - top
-    position = 2
-    while frame[:2] == b"\xff\xd8" and position + 9 <= len(frame):
-        mark, kind, length = struct.unpack_from(">BBH", frame, position)
-        if mark != 0xFF:
-            break
-        if kind == 0xF7 or (0xC0 <= kind <= 0xCF and kind not in _SKIPPED_SOF):
-            height, width = struct.unpack_from(">HH", frame, position + 5)
-            return width, height
-        position += 1 if kind == 0xFF else 2 + length
-    return None
 
 
 def _take_functional_groups(dataset: "Dataset", index: int) -> None:

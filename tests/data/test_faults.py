@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from pydicom.uid import MPEG4HP41, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medvision.data import cache, dicom
+from medvision.data import cache, dicom, gdcm_process
 from medvision.data.audit import audit
 from medvision.data.audit_page import render
 from medvision.data.datamodule import ImageDataModule
@@ -149,6 +149,32 @@ def test_row_01_a_damaged_block(whole, kind, damage):
 def test_row_01_wrong_magic(whole, kind):
     start = 132 if kind in DICOM else 4  # the preamble of a DICOM file may be another format's beginning
     refused(b"X" * start + whole[kind][start:], "not a JPEG, PNG, BMP, TIFF, WebP or DICOM image")
+
+
+@pytest.mark.parametrize("kind", ["dicom-jpeg", "dicom-jpeg-lossless", "dicom-jpeg2000", "dicom-jpeg-ls"])
+def test_row_01_a_compressed_frame_without_an_end(whole, kind):
+    place = whole[kind].rindex(b"\xff\xd9")
+    refused(whole[kind][:place] + b"\xff\x76" + whole[kind][place + 2 :], "truncated frame")
+
+
+def test_row_01_gdcm_ends_no_process_but_its_own(whole):
+    data = whole["dicom-jpeg-lossless"]
+    before = decode(data, SIZE, 3)
+    place = data.index(b"\xff\xc4")  # without its Huffman table, the file makes GDCM abort
+    refused(data[:place] + b"\x49" + data[place + 1 :], "GDCM broke off")
+    np.testing.assert_array_equal(decode(data, SIZE, 3), before)
+
+
+def test_row_01_gdcm_that_does_not_end(whole, monkeypatch):
+    gdcm_process._end_all()  # a new process takes a while to answer
+    monkeypatch.setattr(gdcm_process, "_SECONDS", 0)
+    refused(whole["dicom-jpeg-lossless"], "GDCM broke off")
+
+
+def test_row_15_a_box_without_a_length():
+    data = (WHEEL / "GDCMJ2K_TextGBR.dcm").read_bytes()
+    place = data.index(b"jp2h") - 4
+    refused(data[:place] + bytes(4) + data[place + 4 :], "damaged JPEG 2000 frame")
 
 
 def test_row_02_empty_or_unreadable(tmp_path):
