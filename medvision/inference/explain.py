@@ -18,7 +18,7 @@ from medvision.errors import DataError, ModelError
 from medvision.evaluation.gallery import Picture
 from medvision.evaluation.predictions import Predictions
 from medvision.inference.overlay import overlay, picture, side_by_side
-from medvision.inference.predictor import Predictor
+from medvision.inference.predicts import Predicts
 from medvision.models.network import Network
 from medvision.models.shapes import output_shape
 
@@ -46,7 +46,7 @@ class Explanation:
 
 
 def explain(
-    predictor: Predictor, image: str | Path | Image.Image | NDArray[np.uint8], of: str | None = None
+    predictor: Predicts, image: str | Path | Image.Image | NDArray[np.uint8], of: str | None = None
 ) -> Explanation:
     """Predict one image and show what spoke for a class.
 
@@ -72,7 +72,7 @@ def explain(
 
 
 def pictures(
-    predictor: Predictor,
+    predictor: Predicts,
     images: NDArray[np.uint8],
     predictions: Predictions,
     chosen: Mapping[str, ArrayLike],
@@ -105,13 +105,13 @@ def pictures(
     ]
 
 
-def why_no_maps(predictor: Predictor) -> str | None:
+def why_no_maps(predictor: Predicts) -> str | None:
     """Why there are no class activation maps for this network, as half a sentence; None where there are."""
-    found = _cam_layer(predictor)
+    found = _find_layer(predictor)
     return found if isinstance(found, str) else None
 
 
-def activation_maps(predictor: Predictor, images: NDArray[np.uint8], classes: ArrayLike) -> NDArray[np.float32]:
+def activation_maps(predictor: Predicts, images: NDArray[np.uint8], classes: ArrayLike) -> NDArray[np.float32]:
     """Grad-CAM: the channels of the network's `cam_layer`, weighted by how much each raises the logit of a class.
 
     Each map is scaled to its own maximum: it says where in an image the evidence lies, not how strong it is.
@@ -130,41 +130,46 @@ def activation_maps(predictor: Predictor, images: NDArray[np.uint8], classes: Ar
 
     Source: Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2.
     """
-    from captum.attr import LayerGradCam  # takes half a second, which most who load a model never need
+    # Half a second, which most who load a model never need.
+    from captum.attr import LayerGradCam  # type: ignore[import-untyped]
 
-    layer = _cam_layer(predictor)
-    if isinstance(layer, str):
-        raise ModelError(f"There are no class activation maps for this model: {layer}.")
+    found = _find_layer(predictor)
+    if isinstance(found, str):
+        raise ModelError(f"There are no class activation maps for this model: {found}.")
+    network, layer = found
     n, _, height, width = images.shape
-    targets = torch.as_tensor(np.asarray(classes, np.int64), device=predictor.device)
+    targets = torch.as_tensor(np.asarray(classes, np.int64), device=network.mean.device)
     maps = np.empty((n, height, width), np.float32)
-    grad_cam = LayerGradCam(predictor.network, layer)
+    grad_cam = LayerGradCam(network, layer)
     step = max(1, min(256, _PIXELS_PER_BATCH // (height * width)))
     # What is computed in inference mode can never be differentiated, and the caller may be in it.
     with torch.inference_mode(False):
         for start in range(0, n, step):
-            batch = torch.from_numpy(np.array(images[start : start + step])).to(predictor.device)
+            batch = torch.from_numpy(np.array(images[start : start + step])).to(network.mean.device)
             coarse = grad_cam.attribute(batch, targets[start : start + step], relu_attributions=True)
             smooth = interpolate(coarse.detach().float(), (height, width), mode="bilinear")
             maps[start : start + step] = smooth[:, 0].cpu().numpy()
     peaks = maps.max(axis=(1, 2), keepdims=True, initial=0)
-    return np.divide(maps, peaks, out=maps, where=peaks > 0)
+    np.divide(maps, peaks, out=maps, where=peaks > 0)
+    return maps
 
 
-def _cam_layer(predictor: Predictor) -> nn.Module | str:
-    """The layer that maps are made of, or why there is none that serves."""
-    network = predictor.network
-    layer = network.cam_layer if isinstance(network, Network) else None
-    if layer is None or not isinstance(network, Network):
-        return "it has no layer whose output keeps the layout of the image"
+def _find_layer(predictor: Predicts) -> tuple[Network, nn.Module] | str:
+    """The network and the layer that maps are made of, or why there is none that serves."""
+    network = getattr(predictor, "network", None)
+    if not isinstance(network, Network):
+        return "they need a network of medvision.models"
+    layer = network.cam_layer
+    if layer is None:
+        return "this network has no layer whose output keeps the layout of the image"
     channels, (height, width) = predictor.decode["channels"], predictor.decode["size"]
     name = next(name for name, module in network.backbone.named_modules() if module is layer)
     if output_shape(network.backbone, channels, (height, width), name)[-2:] == (1, 1):
         return f"its last convolutions shrink {height} x {width} pixels to a single one, which cannot say where"
-    return layer
+    return network, layer
 
 
-def _read(predictor: Predictor, image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _read(predictor: Predicts, image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(C, H, W) of whatever holds one image."""
     if isinstance(image, str | Path):
         return decode(image, **predictor.decode)

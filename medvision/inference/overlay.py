@@ -11,8 +11,7 @@ from PIL import Image
 _COLOURS = cv2.COLORMAP_INFERNO
 _STRONGEST = 0.65  # opacity where the map is 1, so that anatomy shows through even there
 _SMALLEST, _LARGEST = 112, 224  # pixels on the longer side
-_BYTES = 25_000  # of one picture: a report of 70 pairs stays under 5 MB with base64's third on top
-_NO_DITHER = Image.Dither.NONE  # its speckles would look like findings, and do not compress
+_BYTES = 25_000  # of one picture, about: 70 pairs stay under 5 MB with base64's third on top
 
 
 def picture(image: NDArray[np.uint8]) -> bytes:
@@ -38,7 +37,7 @@ def side_by_side(image: NDArray[np.uint8], activation: NDArray[np.float32]) -> b
     """PNG of an image beside the same under its class activation map; see `overlay`."""
     original = _visible(image)
     gap = np.full((original.shape[0], 8, 3), 255, np.uint8)
-    return _encode(np.concatenate([original, gap, blend(original, activation)], axis=1))
+    return _png(Image.fromarray(np.concatenate([original, gap, blend(original, activation)], axis=1)))
 
 
 def blend(pixels: NDArray[np.uint8], activation: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -66,28 +65,27 @@ def _visible(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if longer < _SMALLEST:
         times = -(-_SMALLEST // longer)
         pixels = pixels.repeat(times, axis=0).repeat(times, axis=1)
-    return _shrink(pixels, _LARGEST)
-
-
-def _shrink(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    height, width = pixels.shape[:2]
-    ratio = longest / max(height, width)
-    if ratio >= 1:
-        return pixels
-    size = max(1, round(width * ratio)), max(1, round(height * ratio))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    elif longer > _LARGEST:
+        ratio = _LARGEST / longer
+        size = max(1, round(width * ratio)), max(1, round(height * ratio))
+        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return pixels
 
 
 def _encode(pixels: NDArray[np.uint8]) -> bytes:
-    """PNG of (H, W, 3) RGB: greys as greys, else 128 colours, and smaller in the frame until it is in the budget."""
+    """PNG of (H, W, 3) RGB: exact where the budget allows, in fewer colours where it does not."""
     is_grey = bool((pixels == pixels[..., :1]).all())
-    longest = max(pixels.shape[:2])
-    while True:
-        drawn = Image.fromarray(pixels)
-        drawn = drawn.convert("L") if is_grey else drawn.quantize(128, Image.Quantize.MEDIANCUT, dither=_NO_DITHER)
-        file = io.BytesIO()
-        drawn.save(file, "PNG", optimize=True)
-        if file.tell() <= _BYTES or longest <= _SMALLEST:
-            return file.getvalue()
-        longest = longest * 7 // 8
-        pixels = _shrink(pixels, longest)
+    exact = Image.fromarray(pixels).convert("L" if is_grey else "RGB")
+    png = _png(exact)
+    for colours in (128, 64, 32, 16):
+        if len(png) <= _BYTES:
+            break
+        # Dithering would put speckles where there is nothing, and does not compress.
+        png = _png(exact.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
+    return png
+
+
+def _png(drawn: Image.Image) -> bytes:
+    file = io.BytesIO()
+    drawn.save(file, "PNG", optimize=True)
+    return file.getvalue()
