@@ -189,7 +189,7 @@ def test_maps_lie_on_what_decides_and_with_random_weights_they_do_not():
             optimizer.step()
     images, targets, patches = planted(300, 1)
     images, targets, patches = (array[targets > 0] for array in (images, targets, patches))
-    # The last convolution has a stride of two pixels of the image.
+    # The layer has a stride of four pixels of the image, so that a map reaches half of that beyond what it means.
     near = np.stack([cv2.dilate(patch.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0 for patch in patches])
 
     def concentration(network):
@@ -202,10 +202,10 @@ def test_maps_lie_on_what_decides_and_with_random_weights_they_do_not():
     assert score > 0.9
     assert times_the_area > 3
     assert share_near > 0.5
-    for seed in range(1, 4):
-        _, times_the_area, share_near = concentration(planted_network(seed))
-        assert times_the_area < 2
-        assert share_near < 0.4
+    # The median, because a random filter may happen to answer to stripes.
+    _, times_the_area, share_near = np.median([concentration(planted_network(seed)) for seed in range(1, 8)], axis=0)
+    assert times_the_area < 1.5
+    assert share_near < 0.3
 
 
 @pytest.fixture
