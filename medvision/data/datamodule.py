@@ -77,6 +77,7 @@ class ImageDataModule(LightningDataModule):
     _pixels: NDArray[np.uint8]  # (N, C, H, W); zeros where a file is bad
     _positions: NDArray[np.int64]  # row in `_pixels` of each image of `table`
     _hashes: NDArray[np.void]  # of the pixels of each image of `table`
+    _moments: NDArray[np.int64]  # of each image of `_pixels`
 
     def __init__(
         self,
@@ -146,7 +147,7 @@ class ImageDataModule(LightningDataModule):
         table, self._source_table = self._source_table, None
         assert table is not None
         options = self._options
-        pixels, bad, hashes, plain = self._read(table)
+        pixels, bad, hashes, plain, self._moments = self._read(table)
         table, self.quarantine = set_aside(table, bad, options.on_bad_image, options.max_bad_fraction)
         positions = np.arange(len(table)) if table.images is None else table.frame["image"].to_numpy(np.int64)
         table = splits.complete(
@@ -227,7 +228,8 @@ class ImageDataModule(LightningDataModule):
 
     def channel_statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean (C,) and standard deviation (C,) of the training pixels, in units of 0..255."""
-        return statistics.channel_statistics(self._pixels, self._positions[self._rows("train")])
+        sums = self._moments[self._positions[self._rows("train")]]
+        return statistics.channel_statistics(sums, self.image_size[0] * self.image_size[1])
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over ids, labels, splits and pixels: equal where a run would see the same data."""
@@ -241,7 +243,8 @@ class ImageDataModule(LightningDataModule):
             pixels = conform_all(table.images, size, channels, options.resize)
             rows = table.frame["image"].to_numpy(np.int64)
             hashes = guard.pixel_hashes(statistics.chunks(pixels, rows))
-            return Decoded(pixels, [], hashes, np.flatnonzero(statistics.one_coloured(pixels, rows)))
+            plain = np.flatnonzero(statistics.one_coloured(pixels, rows))
+            return Decoded(pixels, [], hashes, plain, statistics.moments(pixels))
         if options.image_size is None:
             raise ConfigError("Image files come in many sizes: set data.image_size, for instance to 224.")
         assert table.root is not None
