@@ -15,7 +15,7 @@ COVERAGES = (80, 90, 95)
 """Percentages of cases, the most confident ones, on which accuracy is given."""
 
 # Steps of confidence that are kept apart while resampling: their standard error has converged long before (at 20,000
-# cases 125, 500 and 2,000 steps agree to 1 %), and a million cases take no longer than a thousand.
+# cases 125, 500 and 2,000 steps agree to 2 %), and a million cases take no longer than a thousand.
 _STEPS = 500
 _CHUNK = 2**19
 
