@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_curve, roc_curve
 
-from medvision.evaluation import plots
+from medvision.evaluation import curves, plots
 from medvision.evaluation.calibration import reliability
-from medvision.evaluation.plots import Histogram, Line
+from medvision.evaluation.operating_point import positive_scores, positive_truth
+from medvision.evaluation.plots import Line
 from medvision.evaluation.predictions import Predictions, softmax
-from medvision.evaluation.selective import risk_coverage
 from medvision.evaluation.svg import to_svg
 from medvision.evaluation.tables import MANY_CLASSES
 from medvision.evaluation.verdict import Estimate
@@ -28,7 +26,6 @@ ROBUSTNESS = {
     "rotation": "rotation",
 }
 STRENGTHS = range(1, 6)
-_POINTS = 400  # of a curve; more are not to be seen at this size
 _COLOURED = 6  # curves with a colour of their own
 _EMPHASISED = 3  # those of the classes told worst, where there are more than that
 
@@ -56,8 +53,8 @@ def draw_all(
         "probabilities": _probabilities(predictions),
         "risk-coverage": _risk_coverage(predictions),
     }
-    if point is not None:
-        drawn["net-benefit"] = _net_benefit(predictions, point)
+    if point is not None and (benefit := _net_benefit(predictions, point)) is not None:
+        drawn["net-benefit"] = benefit
     if len(predictions.class_names) > MANY_CLASSES:
         drawn["confusion"] = _confusion(predictions)
     if any(f"{part}/robustness/{kind}/1/accuracy" in estimates for kind in ROBUSTNESS):
@@ -93,19 +90,15 @@ def _named(predictions: Predictions, estimates: Mapping[str, Estimate], part: st
     return name if e is None or e.value is None else f"{name}  {number(e.value)}"
 
 
-def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    keep = np.unique(np.linspace(0, len(x) - 1, _POINTS).astype(int)) if len(x) > _POINTS else slice(None)
-    return x[keep], y[keep]
-
-
 def _ranked(
     predictions: Predictions, estimates: Mapping[str, Estimate], part: str, point: Mapping[str, Any] | None
 ) -> Figure:
     classes, faint = _order(predictions, estimates, part, "auroc")
     lines = []
     for c in classes:
-        fpr, tpr, _ = roc_curve(predictions.targets == c, predictions.probs[:, c])
-        lines.append(Line(_named(predictions, estimates, part, "auroc", c), *_thin(fpr, tpr)))
+        curve = curves.roc(predictions.probs[:, c], predictions.targets == c)
+        name = _named(predictions, estimates, part, "auroc", c)
+        lines.append(Line(name, curve.false_positive_rate, curve.true_positive_rate))
     place = None
     if point is not None and list(point["positive"]) == [predictions.class_names[c] for c in classes]:
         ends = [estimates.get(f"{part}/operating_point/{name}") for name in ("specificity", "sensitivity")]
@@ -119,8 +112,8 @@ def _precision_recall(predictions: Predictions, estimates: Mapping[str, Estimate
     classes, faint = _order(predictions, estimates, part, "average_precision")
     lines = []
     for c in classes:
-        precision, recall, _ = precision_recall_curve(predictions.targets == c, predictions.probs[:, c])
-        lines.append(Line(_named(predictions, estimates, part, "average_precision", c), *_thin(recall, precision)))
+        curve = curves.precision_recall(predictions.probs[:, c], predictions.targets == c)
+        lines.append(Line(_named(predictions, estimates, part, "average_precision", c), curve.recall, curve.precision))
     caption = "Precision-recall curves with the average precision. PPV depends on how frequent a class is here."
     return _figure("pr", lambda ax: plots.draw_precision_recall(lines, ax, faint=faint), caption)
 
@@ -141,45 +134,38 @@ def _reliability(predictions: Predictions, facts: Mapping[str, Any]) -> Figure:
 
 
 def _probabilities(predictions: Predictions) -> Figure:
-    edges = np.linspace(0, 1, 21)
-    confidence, right = predictions.probs.max(axis=1), predictions.preds == predictions.targets
-    counts = {name: np.histogram(confidence[rows], edges)[0] for name, rows in (("right", right), ("wrong", ~right))}
+    histogram = curves.histogram(predictions.probs.max(axis=1), predictions.preds == predictions.targets)
     caption = "Probabilities of the named class, for images that were named rightly and wrongly."
-    return _figure("probabilities", partial(plots.draw_histogram, Histogram(edges, counts)), caption)
+    return _figure("probabilities", partial(plots.draw_histogram, histogram, ("right", "wrong")), caption)
 
 
 def _risk_coverage(predictions: Predictions) -> Figure:
-    curve = risk_coverage(predictions)
-    line = Line("", *_thin(curve.coverage, curve.risk))
+    curve = curves.risk_coverage(predictions)
     caption = "Risk and coverage: the error rate when only the surest images are answered and the rest go to a reader."
-    return _figure("risk", partial(plots.draw_risk_coverage, line), caption)
+    return _figure("risk", partial(plots.draw_risk_coverage, curve), caption)
 
 
-def _net_benefit(predictions: Predictions, point: Mapping[str, Any]) -> Figure:
-    columns = [predictions.class_names.index(name) for name in point["positive"]]
-    score, positive = predictions.probs[:, columns].sum(axis=1), np.isin(predictions.targets, columns)
-    thresholds = np.linspace(0.01, 0.99, 99)
-    odds = thresholds / (1 - thresholds)
-    called = score[:, None] >= thresholds
-    model = (called & positive[:, None]).mean(axis=0) - (called & ~positive[:, None]).mean(axis=0) * odds
-    everybody = positive.mean() - (1 - positive.mean()) * odds
-    lines = [
-        Line("the model", thresholds, model),
-        Line("treat everybody", thresholds, everybody),
-        Line("treat nobody", thresholds, np.zeros_like(thresholds)),
-    ]
+def _net_benefit(predictions: Predictions, point: Mapping[str, Any]) -> Figure | None:
+    positive = positive_truth(predictions, point["positive"])
+    if positive.all() or not positive.any():
+        return None
+    score = positive_scores(predictions.probs, predictions.class_names, point["positive"])
+    stated = point.get("prevalence")
+    curve = curves.decision_curve(score, positive, prevalence=stated)
+    among = "the share of positives in this test" if stated is None else f"the stated prevalence, {100 * stated:g} %"
     caption = (
         "Decision curve: the net benefit of acting on the model, where the threshold is the probability from which one "
-        "would act. The model is worth using where its line is the highest."
+        f"would act, at {among}. The model is worth using where its line is the highest."
     )
-    return _figure("benefit", lambda ax: plots.draw_net_benefit(lines, ax, threshold=point["threshold"]), caption)
+    draw = partial(plots.draw_decision_curve, curve, threshold=point["threshold"])
+    return _figure("benefit", draw, caption)
 
 
 def _confusion(predictions: Predictions) -> Figure:
+    matrix = curves.confusion(predictions.targets, predictions.preds, len(predictions.class_names))
     k = len(predictions.class_names)
-    counts = np.bincount(predictions.targets * k + predictions.preds, minlength=k * k).reshape(k, k)
-    caption = f"Confusion matrix of {plural(k, 'class')}, as shares of each true class; colour on a square-root scale."
-    return _figure("confusion", partial(plots.draw_confusion, counts.astype(np.int64)), caption)
+    caption = f"Confusion matrix of {plural(k, 'class')}: shares of each true class, brighter for more."
+    return _figure("confusion", partial(plots.draw_confusion, matrix), caption)
 
 
 def _robustness(estimates: Mapping[str, Estimate], part: str) -> Figure:

@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from medvision.evaluation.calibration import Reliability
+from medvision.evaluation.curves import Confusion, DecisionCurve, Histogram
+from medvision.evaluation.selective import RiskCoverage
 
 INK = "#1b2530"
 DIM = "#5a6773"
@@ -34,18 +36,6 @@ class Line(NamedTuple):
     name: str
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-
-
-class Histogram(NamedTuple):
-    """Counts of right and wrong cases over bins of probability.
-
-    Attributes:
-        edges: (b + 1,) ascending.
-        counts: name of each group to its (b,) counts.
-    """
-
-    edges: NDArray[np.float64]
-    counts: Mapping[str, NDArray[np.int64]]
 
 
 def short(name: str, length: int = _NAME_LENGTH) -> str:
@@ -84,7 +74,7 @@ def draw_precision_recall(lines: Sequence[Line], ax: Axes, *, faint: int = 0) ->
         ax: to draw on.
         faint: so many of the last lines are drawn thin and without a name.
     """
-    _lines(lines, ax, faint)
+    _lines(lines, ax, faint, drawstyle="steps-pre")
     _unit_square(ax)
     return _finish(ax, "Sensitivity (recall)", "PPV (precision)")
 
@@ -106,18 +96,24 @@ def draw_reliability(diagrams: Mapping[str, Reliability], ax: Axes) -> Axes:
     return _finish(ax, "Probability of the named class", "Share that was right")
 
 
-def draw_histogram(histogram: Histogram, ax: Axes) -> Axes:
-    """Stacked counts of each group."""
-    below = np.zeros(len(histogram.edges) - 1)
-    for number, (name, counts) in enumerate(histogram.counts.items()):
+def draw_histogram(histogram: Histogram, names: tuple[str, str], ax: Axes) -> Axes:
+    """Stacked counts of probabilities.
+
+    Args:
+        histogram: of two groups of images.
+        names: of the group that counts as positive, and of the other.
+        ax: to draw on.
+    """
+    below = np.zeros(len(histogram.positive))
+    for number, (name, counts) in enumerate(zip(names, (histogram.positive, histogram.negative), strict=True)):
         ax.bar(
             histogram.edges[:-1],
             counts,
             np.diff(histogram.edges),
             bottom=below,
             align="edge",
-            color=PALETTE[number % len(PALETTE)],
-            hatch=("", "////")[number % 2],
+            color=PALETTE[number],
+            hatch=("", "////")[number],
             edgecolor=RULE,
             linewidth=0.4,
             label=name,
@@ -127,29 +123,35 @@ def draw_histogram(histogram: Histogram, ax: Axes) -> Axes:
     return _finish(ax, "Probability of the named class", "Images")
 
 
-def draw_risk_coverage(line: Line, ax: Axes) -> Axes:
+def draw_risk_coverage(curve: RiskCoverage, ax: Axes) -> Axes:
     """Error rate among the most confident images, against the share of images that are answered."""
-    ax.plot(line.x, line.y, color=BLUE, linewidth=1.6)
-    ax.fill_between(line.x, line.y, color=BLUE, alpha=0.12, linewidth=0)
+    ax.plot(curve.coverage, curve.risk, color=BLUE, linewidth=1.6)
+    ax.fill_between(curve.coverage, curve.risk, color=BLUE, alpha=0.12, linewidth=0)
     ax.set_xlim(0, 1)
-    ax.set_ylim(0, max(0.02, 1.15 * float(np.nanmax(line.y, initial=0))))
+    ax.set_ylim(0, max(0.02, 1.15 * float(curve.risk.max())))
     return _finish(ax, "Share of images answered", "Error rate among them")
 
 
-def draw_net_benefit(lines: Sequence[Line], ax: Axes, *, threshold: float | None = None) -> Axes:
-    """Decision curve.
+def draw_decision_curve(curve: DecisionCurve, ax: Axes, *, threshold: float | None = None) -> Axes:
+    """Net benefit of the model, of treating everybody and of treating nobody.
 
     Args:
-        lines: x is the threshold probability, y the net benefit; the model first.
+        curve: the numbers.
         ax: to draw on.
-        threshold: the operating point's.
+        threshold: the operating point's, marked by a vertical line.
     """
-    for number, line in enumerate(lines):
-        ax.plot(line.x, line.y, color=(BLUE, VERMILLION, DIM)[number], linestyle=_DASHES[number], label=line.name)
+    lines = (
+        ("the model", curve.model, BLUE, "-"),
+        ("treat everybody", curve.treat_all, VERMILLION, "--"),
+        ("treat nobody", curve.treat_none, DIM, "-."),
+    )
+    for name, benefit, colour, dash in lines:
+        ax.plot(curve.thresholds, benefit, color=colour, linestyle=dash, linewidth=1.5, label=name)
     if threshold is not None:
-        ax.axvline(threshold, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-    top = max((float(np.nanmax(line.y)) for line in lines), default=0.0)
-    ax.set_ylim(-0.3 * max(top, 0.05), 1.15 * max(top, 0.05))
+        ax.axvline(threshold, color=INK, linewidth=0.8, linestyle=(0, (2, 3)), label="operating point")
+    # Treating everybody falls without end where the threshold nears 1; the question is what lies above nobody.
+    top = max(0.02, float(curve.model.max()), float(curve.treat_all.max()))
+    ax.set_ylim(-0.3 * top, 1.15 * top)
     ax.set_xlim(0, 1)
     return _finish(ax, "Threshold probability", "Net benefit per image")
 
@@ -182,26 +184,20 @@ def draw_lines(lines: Sequence[Line], ax: Axes, labels: tuple[str, str], *, leve
     return _finish(ax, *labels)
 
 
-def draw_confusion(counts: NDArray[np.int64], ax: Axes) -> Axes:
-    """Row-wise rates of a confusion matrix too large for a table; brighter is more.
-
-    Args:
-        counts: (K, K) rows are the true classes, columns the predicted ones.
-        ax: to draw on.
-    """
-    rates = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+def draw_confusion(confusion: Confusion, ax: Axes) -> Axes:
+    """Row-wise rates of a confusion matrix too large for a table; brighter is more."""
     # The square root shows the rare confusions, which are what such a picture is looked at for.
-    ax.imshow(np.sqrt(rates), cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(np.sqrt(np.nan_to_num(confusion.rates)), cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
     return _finish(ax, "Predicted class (number)", "True class (number)", grid=False)
 
 
-def _lines(lines: Sequence[Line], ax: Axes, faint: int) -> None:
+def _lines(lines: Sequence[Line], ax: Axes, faint: int, drawstyle: str = "default") -> None:
     named = lines[: len(lines) - faint]
     for line in lines[len(lines) - faint :]:
-        ax.plot(line.x, line.y, color=DIM, linewidth=0.6, alpha=0.45, zorder=2)
+        ax.plot(line.x, line.y, color=DIM, linewidth=0.6, alpha=0.45, zorder=2, drawstyle=drawstyle)
     for number, line in enumerate(named):
         style: dict[str, Any] = {"color": PALETTE[number % len(PALETTE)], "linestyle": _DASHES[number % len(_DASHES)]}
-        ax.plot(line.x, line.y, linewidth=1.6, label=line.name, zorder=3, **style)
+        ax.plot(line.x, line.y, linewidth=1.6, label=line.name, zorder=3, drawstyle=drawstyle, **style)
     if faint:
         ax.plot([], [], color=DIM, linewidth=0.6, alpha=0.6, label=f"{faint} other classes")
 

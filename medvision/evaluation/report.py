@@ -11,7 +11,8 @@ from markupsafe import Markup, escape
 from medvision.evaluation import tables, wording
 from medvision.evaluation.cautions import PROBES, cautions, context, headline
 from medvision.evaluation.checklist import claim
-from medvision.evaluation.figures import draw_all
+from medvision.evaluation.curves import confusion
+from medvision.evaluation.figures import ROBUSTNESS, STRENGTHS, draw_all
 from medvision.evaluation.gallery import Picture
 from medvision.evaluation.predictions import Predictions
 from medvision.evaluation.tables import METRICS
@@ -49,7 +50,7 @@ def report(
     shown = _affordable(pictures)
     drawn = draw_all(predictions, facts, estimates, rows, part)
     gaps = tables.subgroups(predictions, estimates, part)
-    counts, confused = tables.confusions(predictions)
+    matrix = confusion(predictions.targets, predictions.preds, len(predictions.class_names))
     # Names of files and classes come from strangers: every value is escaped, in attributes as well.
     environment = Environment(
         loader=PackageLoader("medvision.evaluation", "."),
@@ -82,8 +83,8 @@ def report(
         per_class=tables.per_class(predictions, estimates, part),
         subgroups=gaps,
         comparisons=sum(len(table.rows) for _, table in gaps),
-        counts=counts if len(counts) <= tables.MANY_CLASSES else None,
-        confused=confused,
+        counts=matrix.counts if len(matrix.counts) <= tables.MANY_CLASSES else None,
+        confused=tables.confusions(predictions, matrix),
         figures=drawn,
         learning=[figure for name, figure in drawn.items() if name.startswith("learning-")],
         gallery=[(title, text, [p for p in shown if p.section == name]) for name, (title, text) in _SECTIONS.items()],
@@ -156,8 +157,6 @@ def _tables(
 
 
 def _robustness(estimates: Mapping[str, Estimate], part: str) -> tables.Table | None:
-    from medvision.evaluation.figures import ROBUSTNESS, STRENGTHS
-
     table = tables.Table("robustness-table", "Accuracy at five strengths.", ("Disturbance", *map(str, STRENGTHS)))
     for kind, name in ROBUSTNESS.items():
         keys = [f"{part}/robustness/{kind}/{strength}/accuracy" for strength in STRENGTHS]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medvision.evaluation.curves import Confusion
 from medvision.evaluation.predictions import Predictions
 from medvision.evaluation.verdict import Estimate
 from medvision.evaluation.wording import METRICS, Metric, Shown, count, show
@@ -199,23 +200,22 @@ def characteristics(predictions: Predictions, facts: Mapping[str, Any], part: st
     table = Table("characteristics", "Images of each class in each split.", ("Class", *splits))
     totals = {split: max(1, sum(sizes)) for split, sizes in splits.items()}
     for c, name in enumerate(predictions.class_names):
-        table.add(name, [f"{count(sizes[c])} ({100 * sizes[c] / totals[s]:.0f} %)" for s, sizes in splits.items()])
+        table.add(name, [f"{count(sizes[c])} ({100 * sizes[c] / totals[s]:.0f}\u00a0%)" for s, sizes in splits.items()])
     table.add("All", [count(sum(sizes)) for sizes in splits.values()])
     return table
 
 
-def confusions(predictions: Predictions) -> tuple[np.ndarray[Any, np.dtype[np.int64]], Table]:
-    """(K, K) counts, true classes in rows; and the confusions of two classes that happened most."""
-    k, names = len(predictions.class_names), predictions.class_names
-    counts = np.bincount(predictions.targets * k + predictions.preds, minlength=k * k).reshape(k, k)
-    wrong = np.where(np.eye(k, dtype=bool), 0, counts)
+def confusions(predictions: Predictions, matrix: Confusion) -> Table:
+    """The confusions that happened most."""
+    wrong, names = matrix.counts.copy(), predictions.class_names
+    np.fill_diagonal(wrong, 0)
     table = Table("confusions", "The most frequent confusions.", ("True class", "Named as", "Images", "Of the class"))
     for place in np.argsort(-wrong, axis=None, kind="stable")[: EXTREMES + 5].tolist():
-        true, named = divmod(place, k)
+        true, named = divmod(place, len(names))
         if wrong[true, named]:
-            share = f"{100 * wrong[true, named] / counts[true].sum():.1f} %"
+            share = f"{100 * matrix.rates[true, named]:.1f}\u00a0%"
             table.add(names[true], [names[named], count(wrong[true, named]), share])
-    return counts.astype(np.int64), table
+    return table
 
 
 def _shown(estimates: Mapping[str, Estimate], name: str, metric: Metric) -> Shown | None:
