@@ -30,7 +30,7 @@ from medvision.errors import ConfigError
 class ImageDataModule(LightningDataModule):
     """All images of a source as one uint8 array at one size, in splits, as whole batches.
 
-    Without a Trainer: call `setup()`, then iterate `train_dataloader()`, each pass of which is the next epoch.
+    Without a Trainer: `setup()`, then iterate `train_dataloader()`; each pass is the next epoch.
 
     Args:
         source: returns the table, such as `medvision.data.sources.digits` or a partial of one that needs a root.
@@ -41,9 +41,10 @@ class ImageDataModule(LightningDataModule):
         eval_batch_size: validation or test images in a step, over all processes.
         val_fraction: share of the training images that validate where the source has no validation split.
         test_fraction: share of the images that test where the source has no test split.
+        calibration_fraction: share of the validation images that is set apart for what is fitted after training.
         split_seed: seed of those shares; they do not depend on `seed`.
         device_resident: whether all images lie on the accelerator; "auto" where they fit in 30 % of its free memory.
-        n_folds: number of folds for cross-validation of the train part, or None; see `medvision.data.splits`.
+        n_folds: number of folds for cross-validation of train, or None; see `medvision.data.splits`.
         fold: the fold that tests, in [0, n_folds); the official test part stays unused then.
         leakage: what becomes of training images that also test: "drop", "error" or "keep"; see `medvision.data.guard`.
         window: centre and width (HU in CT) for DICOM, instead of what each file says.
@@ -90,6 +91,7 @@ class ImageDataModule(LightningDataModule):
         eval_batch_size: int = 512,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
+        calibration_fraction: float = 0.5,
         split_seed: int = 0,
         n_folds: int | None = None,
         fold: int | None = None,
@@ -112,6 +114,7 @@ class ImageDataModule(LightningDataModule):
             eval_batch_size=eval_batch_size,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
+            calibration_fraction=calibration_fraction,
             split_seed=split_seed,
             n_folds=n_folds,
             fold=fold,
@@ -144,9 +147,8 @@ class ImageDataModule(LightningDataModule):
         if hasattr(self, "_pixels"):
             return
         self.prepare_data()
-        table, self._source_table = self._source_table, None
+        (table, self._source_table), options = (self._source_table, None), self._options
         assert table is not None
-        options = self._options
         pixels, bad, hashes, plain, self._moments = self._read(table)
         table, self.quarantine = set_aside(table, bad, options.on_bad_image, options.max_bad_fraction)
         positions = np.arange(len(table)) if table.images is None else table.frame["image"].to_numpy(np.int64)
@@ -160,8 +162,9 @@ class ImageDataModule(LightningDataModule):
             hashes=hashes,
         )
         self.findings = guard.inspect(table, hashes)
-        self.table = guard.apply(table, self.findings, options.leakage)
-        splits.check_classes(self.table)
+        table = guard.apply(table, self.findings, options.leakage)
+        splits.check_classes(table)
+        self.table = splits.set_calibration_apart(table, options.calibration_fraction, options.split_seed, hashes)
         self.one_coloured = plain[np.isin(self.table.splits[plain], SPLITS)]
         self._pixels, self._positions, self._hashes = pixels, positions, hashes
         self.class_names = table.class_names
@@ -197,7 +200,7 @@ class ImageDataModule(LightningDataModule):
         return self._pixels[self._positions[rows]]
 
     def split(self, name: str) -> SplitArrays:
-        """One split ("train", "val" or "test") as plain arrays, in the order of its batches' indices."""
+        """One split ("train", "val", "calibration" or "test") as plain arrays, in the order of its batches' indices."""
         here = self._rows(name)
         return SplitArrays(
             images=self.pixels(here),
@@ -228,8 +231,8 @@ class ImageDataModule(LightningDataModule):
 
     def channel_statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean (C,) and standard deviation (C,) of the training pixels, in units of 0..255."""
-        sums = self._moments[self._positions[self._rows("train")]]
-        return statistics.channel_statistics(sums, self.image_size[0] * self.image_size[1])
+        here = self._moments[self._positions[self._rows("train")]]
+        return statistics.channel_statistics(here, self.image_size[0] * self.image_size[1])
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over ids, labels, splits and pixels: equal where a run would see the same data."""
@@ -285,7 +288,7 @@ class ImageDataModule(LightningDataModule):
         return self._placed[1]
 
     def _params(self, augmentation: Augment, epoch: int, device: torch.device) -> Tensor:
-        """The epoch's parameters of all training images, on the device; drawn when the epoch changes."""
+        """The epoch's parameters of all training images, on the device."""
         if self._drawn is None or self._drawn[0] != epoch or self._drawn[1].device != device:
             self._drawn = (epoch, augmentation.draw(self.seed, epoch, len(self._rows("train"))).to(device))
         return self._drawn[1]

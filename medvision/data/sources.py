@@ -24,6 +24,7 @@ _IDX_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in (
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("calibration", "calib"), "calibration"),
     **dict.fromkeys(("test", "testing", "tst", "ts"), "test"),
 }
 _CLUTTER = {"thumbs.db", "desktop.ini", "__macosx"}  # beside hidden names such as .DS_Store and .ipynb_checkpoints
@@ -249,7 +250,7 @@ def check_names(where: Path, class_names: Sequence[str]) -> None:
 
 def _check_splits(root: Path, frame: pd.DataFrame) -> None:
     classes = {str(split): set(names) for split, names in frame.groupby("split")["class"]}
-    for split in ("test", "val"):
+    for split in ("test", "val", "calibration"):
         extra = sorted(classes.get(split, set()) - classes["train"])
         if extra:
             raise DataError(
