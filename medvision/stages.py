@@ -111,11 +111,10 @@ def train(
     # Every step keys the global generators anew; a caller's own random numbers stay as they were.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(key(cfg.seed, "weights"))
-        learner = build(
-            cfg.model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size
-        )
+        shape = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
+        learner = cast(Learner, build(cfg.model, **shape))
         fit_learner(
-            cast(Learner, learner),
+            learner,
             by_gradient=partial(_train_network, cfg, directory, data, stop, console),
             images=partial(data.split, "train"),
             embedding=None if cfg.init_from is None else partial(load_embedding, cfg.init_from),
