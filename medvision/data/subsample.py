@@ -31,7 +31,7 @@ def limit_train(table: ImageTable, max_samples: int | None, split_seed: int) -> 
         return table
     labels, groups = table.labels[train], table.groups[train]
     units = np.unique(groups, return_inverse=True)[1]
-    by_image = units.max() + 1 == len(units)
+    by_image = "group" not in table.frame or units.max() + 1 == len(units)
     kept = _images(labels, max_samples, split_seed) if by_image else _groups(labels, units, max_samples, split_seed)
     missing = np.setdiff1d(labels, labels[kept])
     if len(missing):

@@ -49,7 +49,7 @@ def fit(
         ConfigError: if a classical model and `embedding` do not belong together.
         ModelError: if a classical model cannot be fitted to these images.
     """
-    if isinstance(learner, Network):
+    if not isinstance(learner, Classical):
         by_gradient(learner)
         return
     if isinstance(learner.features, Embedding) and learner.features.name is None and embedding is not None:
@@ -91,7 +91,8 @@ def fit_classical(model: Classical, train: SplitArrays, seed: int, console: Cons
     """Fit a classical model to the training images.
 
     Args:
-        model: Its estimator is fitted in place. Folds for its calibration, where it has any, never divide a group.
+        model: Its estimator is fitted in place. Folds for its calibration, where it has any, never divide a group;
+            principal components are as many as asked for, or as there are.
         train: The training images.
         seed: Of whatever it draws.
         console: Where to show, on a terminal, that it goes on.
@@ -108,38 +109,49 @@ def fit_classical(model: Classical, train: SplitArrays, seed: int, console: Cons
         task = progress.add_task("making features", total=None)
         started = time.perf_counter()
         rows = model.features(train.images)
+        folds = _folds(estimator.cv, train) if "cv" in estimator.get_params(deep=False) else None
+        _limit_components(estimator, min(*rows.shape, *(len(fitted) for fitted, _ in folds or [])))
         what = f"{model} to {len(rows):,} images, {rows.shape[1]:,} features each"
         log.info("fitting %s", what)
         progress.update(task, description=f"fitting {what}")
         try:
-            if "cv" in estimator.get_params(deep=False):
-                _fit_in_folds(estimator, rows, train)
-            else:
+            if folds is None:
                 estimator.fit(rows, train.targets)
+            else:
+                n_folds = estimator.cv
+                estimator.set_params(cv=folds).fit(rows, train.targets)
+                # The folds would be kept with the model, and say who was where.
+                estimator.set_params(cv=n_folds)
+            estimator.predict_proba(rows[:1])  # refuses what fitting let pass, such as more neighbours than images
         except ValueError as error:
             raise ModelError(f"{model} cannot be fitted: {str(error).partition(chr(10))[0]}") from error
     log.info("fitted in %.1f s", time.perf_counter() - started)
 
 
-def _fit_in_folds(estimator: Any, rows: NDArray[np.float32], train: SplitArrays) -> None:
+def _folds(n_folds: int, train: SplitArrays) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Positions to fit on and to hold out, for each fold; groups whole, classes in even shares."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     units = np.unique(train.groups, return_inverse=True)[1]
     grouped = units.max() + 1 < len(units)
-    n_folds = estimator.cv
-    found = {int(label): len(np.unique(units[train.targets == label])) for label in np.unique(train.targets)}
-    if min(found.values()) < n_folds:
+    found = [len(np.unique(units[train.targets == label])) for label in np.unique(train.targets)]
+    if min(found) < n_folds:
         raise ModelError(
             f"model.calibration_folds={n_folds} needs as many {'groups' if grouped else 'images'} of each class in "
-            f"train, the rarest has {min(found.values())}.\nChoose fewer folds, or a model without them: random_forest."
+            f"train, the rarest has {min(found)}.\nChoose fewer folds, or a model without them such as random_forest."
         )
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(n_folds)
-    folds = list(splitter.split(rows, train.targets, units))
+    folds = list(splitter.split(np.zeros(len(units)), train.targets, units))
     if any(len(np.unique(train.targets[fitted])) < len(found) for fitted, _ in folds):
         raise ModelError(
             f"The groups overlap so that {n_folds} folds of the training images cannot all have every class.\n"
-            "Set model.calibration_folds=2, or take a model without folds: random_forest."
+            "Set model.calibration_folds=2, or take a model without folds such as random_forest."
         )
-    estimator.set_params(cv=folds).fit(rows, train.targets)
-    # The folds would be kept with the model, and say who was where.
-    estimator.set_params(cv=n_folds)
+    return folds
+
+
+def _limit_components(estimator: Any, most: int) -> None:
+    for name, value in estimator.get_params().items():
+        if name.endswith("pca__n_components") and value > most:
+            log.warning("model.pca=%d: there are only %d principal components, which are kept", value, most)
+            estimator.set_params(**{name: most})
