@@ -45,7 +45,10 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     ),
     ">= 2": ("data.n_folds",),
     "> 0 and < 1": ("data.val_fraction", "data.test_fraction", "scheduler.pct_start", "evaluation.confidence_level"),
-    ">= 0 and < 1": ("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
+    ">= 0 and < 1": (
+        "data.calibration_fraction",
+        *("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
+    ),
     ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final"),
 }
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from medvision.data.datamodule import ImageDataModule
+from medvision.data.table import SPLITS
 from medvision.errors import ModelError, RunError
 from medvision.evaluation import Estimate, Predictions, evaluate
 from medvision.files import write_text
@@ -58,7 +59,7 @@ def describe_data(data: ImageDataModule, policy: str, directory: RunDirectory) -
     Raises:
         RunError: if a resumed run finds other data than it began with.
     """
-    splits = ("train", "val", "test")
+    splits = [split for split in SPLITS if split in data.table.splits]
     counts = {split: int(data.class_counts(split).sum()) for split in splits}
     fingerprint = data.fingerprint()
     known = directory.facts.get("data", {}).get("fingerprint", fingerprint)

@@ -25,6 +25,7 @@ class Options:
     eval_batch_size: int
     val_fraction: float
     test_fraction: float
+    calibration_fraction: float
     split_seed: int
     n_folds: int | None
     fold: int | None
@@ -44,6 +45,7 @@ class Options:
         self._check("eval_batch_size", "at least 1", self.eval_batch_size >= 1)
         self._check("val_fraction", "between 0 and 1", 0 < self.val_fraction < 1)
         self._check("test_fraction", "between 0 and 1", 0 < self.test_fraction < 1)
+        self._check("calibration_fraction", "from 0 to below 1", 0 <= self.calibration_fraction < 1)
         self._check("split_seed", "0 or more", self.split_seed >= 0)
         self._check("n_folds", "2 or more, or null", n_folds is None or n_folds >= 2)
         self._check("leakage", f"one of {', '.join(LEAKAGE_POLICIES)}", self.leakage in LEAKAGE_POLICIES)

@@ -1,6 +1,6 @@
-"""A trained network that takes raw uint8 images and says how probable each class is."""
+"""A trained model that takes raw uint8 images and says how probable each class is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medvision.errors import ConfigError, DataError
+from medvision.errors import ConfigError, DataError, ModelError
 from medvision.evaluation.predictions import softmax
+from medvision.models.classical import Classical
 
 # Below 16 images CPU kernels round otherwise than above; a batch never holds fewer when there are as many.
 _MIN_BATCH = 16
@@ -18,13 +19,18 @@ _PIXELS_PER_BATCH = 2**22  # 83 images of 224 x 224: the activations of a ResNet
 
 
 class Predictor:
-    """Predicts with a network whose normalisation is inside.
+    """Predicts with a network whose normalisation is inside, or with a classical model.
 
     Args:
-        network: (B, C, H, W) uint8 to logits (B, K); taken over: moved, frozen and put in evaluation mode.
+        model: a network, (B, C, H, W) uint8 to logits (B, K), is taken over: moved, frozen and put in evaluation mode.
+            Of a classical model only a network that makes its features is on the device.
         class_names: K names.
         decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes it.
         temperature: T > 0 in probs = softmax(logits / T).
+        operating_point: `positive` (class names), `threshold`, `rule` and `target`: a case is positive if the summed
+            probability of these classes reaches the threshold; None where none was chosen.
+        conformal: `coverage` and `quantile`: class k belongs to the set of a case if 1 - p_k <= quantile; or None.
+        gate: statistics of the training images, to notice an image of another kind; or None.
         device: "cpu", "cuda", "cuda:1", "mps", ...; "gpu" is any accelerator, "auto" one where there is one.
 
     Raises:
@@ -33,18 +39,41 @@ class Predictor:
 
     def __init__(
         self,
-        network: nn.Module,
+        model: nn.Module | Classical,
         class_names: Sequence[str],
         *,
         decode: Mapping[str, Any],
         temperature: float = 1.0,
+        operating_point: Mapping[str, Any] | None = None,
+        conformal: Mapping[str, Any] | None = None,
+        gate: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.class_names = tuple(class_names)
         self.decode = dict(decode)
         self.temperature = temperature
+        self.operating_point = operating_point
+        self.conformal = conformal
+        self.gate = gate
         self.device = choose_device(device)
-        self.network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
+        self.model = model.to(self.device)
+        self._logits: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+        if isinstance(model, Classical):
+            self._logits = model.logits
+        else:
+            model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+            self._logits = self._forward
+
+    @property
+    def network(self) -> nn.Module:
+        """The network.
+
+        Raises:
+            ModelError: if the model is a classical one that looks at no network's embedding.
+        """
+        if isinstance(self.model, nn.Module):
+            return self.model
+        raise ModelError(f"This model ({self.model}) is a classical one: there is no network in it.")
 
     def predict_logits(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float32]:
         """Logits of images; on a CPU the same bits however many are passed, from 16 on.
@@ -67,7 +96,7 @@ class Predictor:
             stop = min(start + step, n)
             # A short last batch reaches back over images that are done already.
             start = max(0, min(start, stop - _MIN_BATCH))
-            logits[start:stop] = self._forward(images[start:stop])
+            logits[start:stop] = self._logits(images[start:stop])
         return logits
 
     def predict_probs(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float64]:
