@@ -199,16 +199,16 @@ def apply(
         "npv": Proportion(~truth, ~called, "no case was called negative"),
         "accuracy": Proportion(called == truth, np.ones_like(truth), "no cases"),
     }
-    estimates = proportions(predictions, counted, confidence_level, n_resamples, seed)
+    resampling = Resampling.of(predictions)
+    estimates = proportions(resampling, counted, confidence_level, n_resamples, seed)
     if prevalence is None:
         return estimates
     at_prevalence = {
         "ppv_at_prevalence": _Bayes("sensitivity", "specificity", prevalence, "no case was called positive"),
         "npv_at_prevalence": _Bayes("specificity", "sensitivity", 1 - prevalence, "no case was called negative"),
     }
-    resampling = Resampling.of(predictions)
     pair = {name: counted[name] for name in ("sensitivity", "specificity")}
-    resampled = resampled_proportions(predictions, pair, n_resamples, seed) if resampling.grouped else None
+    resampled = resampled_proportions(resampling, pair, n_resamples, seed) if resampling.grouped else None
     for name, bayes in at_prevalence.items():
         estimate = bayes.estimate(estimates, len(truth))
         if resampled is not None and estimate.value is not None:

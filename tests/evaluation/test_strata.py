@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvision.evaluation.strata import MAX_VALUES, members
+from medvision.evaluation.strata import MAX_VALUES, members, without_slash
 
 
 def test_values_are_sorted_and_missing_comes_last():
@@ -65,6 +65,11 @@ def test_many_cases_of_one_number_leave_at_least_two_bands(heap):
 
     assert len(found) >= 2
     assert sum(map(len, found.values())) == 1000
+
+
+def test_slashes_become_fraction_slashes():
+    assert list(members(np.array(["80/2", "90/3"] * 2))) == ["80⁄2", "90⁄3"]
+    assert without_slash("kV/mA") == "kV⁄mA"
 
 
 def test_few_different_numbers_are_grades():

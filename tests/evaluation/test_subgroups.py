@@ -6,8 +6,8 @@ import pytest
 from sklearn import metrics as sk
 
 from medvision.errors import ConfigError
-from medvision.evaluation import Predictions
-from medvision.evaluation.intervals import delong, wilson
+from medvision.evaluation import Predictions, evaluate
+from medvision.evaluation.intervals import wilson
 from medvision.evaluation.subgroups import MIN_CASES, subgroups
 
 
@@ -41,13 +41,29 @@ def test_each_value_is_scored_on_its_own_cases(make_predictions):
     assert auroc.low < auroc.value < auroc.high
 
 
-def test_auroc_of_two_classes_has_delongs_interval(make_predictions):
-    predictions = with_columns(make_predictions(300, 2), site=np.arange(300) % 2)
+@pytest.mark.parametrize("k", [2, 4])
+def test_estimates_are_those_of_the_verdict_on_the_subgroup(make_predictions, k):
+    predictions = with_columns(make_predictions(300, k), site=np.arange(300) % 2)
 
-    found = subgroups(predictions).estimates["site/0/macro/auroc"]
+    found = subgroups(predictions, 0.9).estimates
 
-    ours = predictions.take(np.arange(0, 300, 2))
-    assert (found.low, found.high) == pytest.approx(delong(ours.probs[:, 1], ours.targets == 1, 0.95), abs=1e-9)
+    verdict = evaluate(predictions.take(np.arange(0, 300, 2)), 0.9, n_resamples=10)
+    for metric in ("accuracy", "balanced_accuracy", "macro/auroc"):
+        ours, theirs = found[f"site/0/{metric}"], verdict[metric]
+        assert (ours.value, ours.low, ours.high) == pytest.approx((theirs.value, theirs.low, theirs.high), abs=1e-12)
+        assert (ours.n, ours.reason, ours.caution) == (theirs.n, theirs.reason, theirs.caution)
+
+
+def test_with_groups_estimates_come_near_the_bootstraps_of_the_verdict(make_predictions):
+    predictions = with_columns(make_predictions(600, 3, groups=np.arange(600) // 3), site=np.arange(600) // 3 % 2)
+
+    found = subgroups(predictions).estimates
+
+    verdict = evaluate(predictions.take(np.flatnonzero(predictions.meta["site"] == "1")), n_resamples=1000)
+    for metric in ("accuracy", "balanced_accuracy", "macro/auroc"):
+        ours, theirs = found[f"site/1/{metric}"], verdict[metric]
+        assert ours.value == pytest.approx(theirs.value, abs=1e-12)
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
 
 
 def test_the_widest_gap_comes_first_and_says_between_whom(make_predictions):
