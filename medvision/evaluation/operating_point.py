@@ -6,7 +6,7 @@ set's sensitivity and specificity too good.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -186,7 +186,7 @@ def apply(
     Raises:
         ConfigError: if a positive class is unknown or the prevalence is out of range.
 
-    Source: Newcombe 2001, doi:10.1081/STA-100107697, squaring and adding; Zou and Donner 2008, doi:10.1002/sim.3095.
+    Source: Zou and Donner 2008, doi:10.1002/sim.3095, squaring and adding.
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise ConfigError(f"expected a prevalence between 0 and 1; found {prevalence}")
@@ -215,7 +215,7 @@ def apply(
             values = bayes.value(resampled[bayes.hit], resampled[bayes.other])
             units = min(len(np.unique(resampling.slots[p.trials])) for p in pair.values())
             low, high = from_resamples(estimate.value, values, units, confidence_level)
-            estimate = Estimate(estimate.value, low, high, len(truth))
+            estimate = replace(estimate, low=low, high=high)
         estimates[name] = estimate
     return estimates
 
@@ -244,7 +244,7 @@ class _Bayes:
             return Estimate(None, None, None, n, self.undefined)
         down = math.hypot(value - self.value(hit.low, other.value), value - self.value(hit.value, other.low))
         up = math.hypot(value - self.value(hit.high, other.value), value - self.value(hit.value, other.high))
-        return Estimate(value, max(0.0, value - down), min(1.0, value + up), n)
+        return Estimate(value, max(0.0, value - down), min(1.0, value + up), n, caution=hit.caution or other.caution)
 
 
 def _by_threshold(
