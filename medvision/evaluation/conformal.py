@@ -56,7 +56,7 @@ def conformalise(calibration: Predictions, coverage: float) -> Conformal:
     Raises:
         ConfigError: if `coverage` is out of range.
 
-    Source: Sadinle et al. 2019, doi:10.1080/01621459.2017.1395341; Vovk et al. 2005, "Algorithmic learning in a random world".
+    Source: Sadinle et al. 2019, doi:10.1080/01621459.2017.1395341.
     """
     if not 0 < coverage < 1:
         raise ConfigError(f"expected a coverage between 0 and 1; found {coverage}")

@@ -24,12 +24,14 @@ def test_roc_is_scikit_learns(decimals):
 
     found = curves.roc(scores, positive)
 
-    fpr, tpr, thresholds = sk.roc_curve(positive, scores, drop_intermediate=False)
+    false_rate, true_rate, thresholds = sk.roc_curve(positive, scores, drop_intermediate=False)
     for rate, other, threshold in zip(*found, strict=True):
         at = np.flatnonzero(thresholds == threshold)[0]
-        assert (rate, other) == (fpr[at], tpr[at])
+        assert (rate, other) == (false_rate[at], true_rate[at])
     # What is left out lies on the lines between what is kept.
-    assert sk.auc(found.false_positive_rate, found.true_positive_rate) == pytest.approx(sk.auc(fpr, tpr), abs=1e-9)
+    assert sk.auc(found.false_positive_rate, found.true_positive_rate) == pytest.approx(
+        sk.auc(false_rate, true_rate), abs=1e-9
+    )
     assert (found.false_positive_rate[0], found.true_positive_rate[-1], found.thresholds[0]) == (0, 1, np.inf)
 
 
@@ -170,9 +172,9 @@ def test_a_million_cases_are_drawn_from_few_points_in_two_seconds_each(make_pred
         found = curve(scores, positive)
         assert time.perf_counter() - begin < 2
         assert all(len(array) <= MAX_POINTS for array in found if isinstance(array, np.ndarray))
-    fpr, tpr, _ = sk.roc_curve(positive, scores)
+    false_rate, true_rate, _ = sk.roc_curve(positive, scores)
     roc = curves.roc(scores, positive)
-    assert np.abs(np.interp(fpr, roc.false_positive_rate, roc.true_positive_rate) - tpr).max() < 0.003
+    assert np.abs(np.interp(false_rate, roc.false_positive_rate, roc.true_positive_rate) - true_rate).max() < 0.003
     predictions = make_predictions(1_000_000, 2)
     begin = time.perf_counter()
     assert len(curves.risk_coverage(predictions).risk) <= MAX_POINTS
