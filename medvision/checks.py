@@ -26,9 +26,15 @@ TYPES: Mapping[str, Any] = {
     "resume": str | None,
     "init_from": str | None,
     "checkpoint.every_n_steps": int | None,
+    "evaluation.positive": list[str] | None,
+    "evaluation.target": float | None,
+    "evaluation.prevalence": float | None,
 }
 
-CHOICES: Mapping[str, tuple[str, ...]] = {"monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc")}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc"),
+    "evaluation.rule": ("youden", "sensitivity", "specificity", "cost"),
+}
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
     "> 0": (
@@ -37,7 +43,7 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     ),
     ">= 0": (
         *("seed", "data.split_seed", "data.fold", "loss.focal_gamma", "optimizer.weight_decay"),
-        *("early_stopping.patience", "early_stopping.min_delta"),
+        *("early_stopping.patience", "early_stopping.min_delta", "evaluation.pictures"),
     ),
     ">= 1": (
         *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
@@ -46,7 +52,11 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
         *("model.n_neighbors", "model.features.cell", "model.features.directions", "model.features.size"),
     ),
     ">= 2": ("data.n_folds", "model.calibration_folds", "model.max_leaf_nodes"),
-    "> 0 and < 1": ("data.val_fraction", "data.test_fraction", "scheduler.pct_start", "evaluation.confidence_level"),
+    "> 0 and < 1": (
+        *("data.val_fraction", "data.test_fraction"),
+        "scheduler.pct_start",
+        *("evaluation.confidence_level", "evaluation.prevalence", "evaluation.coverage"),
+    ),
     ">= 0 and < 1": (
         "data.calibration_fraction",
         *("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),

@@ -81,7 +81,9 @@ def check(cfg: DictConfig, config_name: str = "train") -> None:
     for group, name in choices.items():
         if name is None and group not in checks.OPTIONAL:
             raise ConfigError(f"{group}=null: one is needed. {_choose(group)}")
-    checks.check_values(values, _defaults(config_name))
+    # Where data may be left out, the root file has no node for it.
+    data: dict[str, Any] = {"data": {}} if "data" in choices and "data" in values else {}
+    checks.check_values(values, data | _defaults(config_name))
 
 
 def check_machinery(cfg: DictConfig) -> None:
