@@ -196,7 +196,7 @@ def from_resamples(
     """
     defined = resampled[np.isfinite(resampled)]
     standard_error = float(defined.std(ddof=1)) if len(defined) > 1 else 0.0
-    standard_error *= np.sqrt(units / max(units - 1, 1))
+    standard_error *= float(np.sqrt(units / max(units - 1, 1)))
     least, width = bounds[0], bounds[1] - bounds[0]
     if np.isinf(width):
         half = _quantile(confidence_level, max(units - 1, 1)) * standard_error
