@@ -90,6 +90,10 @@ def _named(predictions: Predictions, estimates: Mapping[str, Estimate], part: st
     return name if e is None or e.value is None else f"{name}  {number(e.value)}"
 
 
+def _place(specificity: float | None, sensitivity: float | None) -> tuple[float, float] | None:
+    return None if specificity is None or sensitivity is None else (1 - specificity, sensitivity)
+
+
 def _ranked(
     predictions: Predictions, estimates: Mapping[str, Estimate], part: str, point: Mapping[str, Any] | None
 ) -> Figure:
@@ -101,9 +105,11 @@ def _ranked(
         lines.append(Line(name, curve.false_positive_rate, curve.true_positive_rate))
     place = None
     if point is not None and list(point["positive"]) == [predictions.class_names[c] for c in classes]:
-        ends = [estimates.get(f"{part}/operating_point/{name}") for name in ("specificity", "sensitivity")]
-        if all(e is not None and e.value is not None for e in ends):
-            place = 1 - ends[0].value, ends[1].value  # type: ignore[union-attr, operator]
+        specificity, sensitivity = (
+            estimates.get(f"{part}/operating_point/{name}") for name in ("specificity", "sensitivity")
+        )
+        if specificity is not None and sensitivity is not None:
+            place = _place(specificity.value, sensitivity.value)
     caption = "ROC curves: each class against the rest, with its AUROC. The dotted diagonal is guessing."
     return _figure("roc", lambda ax: plots.draw_roc(lines, ax, point=place, faint=faint), caption)
 

@@ -7,8 +7,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medvision.evaluation import wording
-from medvision.evaluation.tables import EXTREMES, FACTS, HEADLINE, METRICS
+from medvision.evaluation.tables import EXTREMES, FACTS, HEADLINE
 from medvision.evaluation.verdict import Estimate
+from medvision.evaluation.wording import METRICS
 
 _CLASSES = 2 * EXTREMES  # that are listed; the report has all
 _MARKUP = re.compile(r"([\\`*_\[\]|~$<>&#])")

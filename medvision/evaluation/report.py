@@ -17,8 +17,8 @@ from medvision.evaluation.curves import confusion
 from medvision.evaluation.figures import ROBUSTNESS, STRENGTHS, draw_all
 from medvision.evaluation.gallery import Picture
 from medvision.evaluation.predictions import Predictions
-from medvision.evaluation.tables import METRICS
 from medvision.evaluation.verdict import Estimate
+from medvision.evaluation.wording import METRICS
 
 PICTURE_BYTES = 3_400_000  # of all pictures; in base64 they leave half a megabyte of the page's five to the rest
 _TINY = 100  # pixels of width
