@@ -20,6 +20,7 @@ from medvision.data.options import Options
 from medvision.data.pixels import read_pixels
 from medvision.data.quarantine import OnBadImage, set_aside
 from medvision.data.resize import Resize
+from medvision.data.subsample import limit_train
 from medvision.data.table import SPLITS, ImageTable, SplitArrays
 
 
@@ -47,15 +48,14 @@ class ImageDataModule(LightningDataModule):
         frames: which frame stands for a file of several: "reject", "first" or "middle".
         on_bad_image: "quarantine" goes on without files that cannot be used, "error" does not.
         max_bad_fraction: share of files that may be unusable before the data counts as broken.
+        max_train_samples: number of training images that are kept, or None for all; see `medvision.data.subsample`.
         augmentation: changes training batches on the device; None trains on the images as they are.
         seed: seed of the order and the augmentation.
 
     Attributes (after `setup`):
         table: all images, each with its split, or with why it is set aside.
-        class_names: K names in the order of the labels.
-        num_classes: K.
+        class_names: K names in the order of the labels; `num_classes` is K.
         in_channels: 1 or 3.
-        resize: as above.
         image_size: (height, width) in pixels.
         quarantine: path, reason and stage of each file that could not be used.
         findings: what leaks and contradicts itself, before the policy on leaks was applied.
@@ -97,6 +97,7 @@ class ImageDataModule(LightningDataModule):
         device_resident: bool | Literal["auto"] = "auto",
         on_bad_image: OnBadImage = "quarantine",
         max_bad_fraction: float = 0.1,
+        max_train_samples: int | None = None,
         augmentation: Augment | None = None,
         seed: int = 0,
     ) -> None:
@@ -120,6 +121,7 @@ class ImageDataModule(LightningDataModule):
             device_resident=device_resident,
             on_bad_image=on_bad_image,
             max_bad_fraction=max_bad_fraction,
+            max_train_samples=max_train_samples,
         )
         self.resize = resize
         self.augmentation = augmentation
@@ -167,13 +169,12 @@ class ImageDataModule(LightningDataModule):
         self.findings = guard.inspect(table, hashes)
         table = guard.apply(table, self.findings, options.leakage)
         splits.check_classes(table)
+        table = limit_train(table, options.max_train_samples, options.split_seed)
         self.table = splits.set_calibration_apart(table, options.calibration_fraction, options.split_seed, hashes)
         self.one_coloured = plain[np.isin(self.table.splits[plain], SPLITS)]
         self._pixels, self._positions, self._hashes = pixels, positions, hashes
-        self.class_names = table.class_names
-        self.num_classes = len(table.class_names)
-        self.in_channels = pixels.shape[1]
-        self.image_size = (pixels.shape[2], pixels.shape[3])
+        self.class_names, self.num_classes = table.class_names, len(table.class_names)
+        self.in_channels, self.image_size = pixels.shape[1], (pixels.shape[2], pixels.shape[3])
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled whole batches of the training images."""

@@ -95,7 +95,7 @@ class _Resamples:
 
     def positives_from(self, positives: NDArray[np.intp]) -> NDArray[np.float64]:
         """(R, P) samples of the class from each of P positives on."""
-        return self.positives[:, None] - np.take(_before(self._counted), positives, axis=1)
+        return np.asarray(self.positives[:, None] - np.take(_before(self._counted), positives, axis=1))
 
 
 def _auroc(resamples: _Resamples) -> NDArray[np.float64]:

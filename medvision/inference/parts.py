@@ -24,7 +24,7 @@ ESTIMATOR = "estimator.skops"
 
 def to_files(model: Network | Classical) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The content of each file, by name, and what the manifest says of them."""
-    if isinstance(model, Network):
+    if not isinstance(model, Classical):
         # The normalisation is for the reader: what is used are the buffers among the weights.
         facts = {"normalisation": {"mean": model.mean.tolist(), "std": model.std.tolist()}}
         return {WEIGHTS: _tensors(model)}, facts

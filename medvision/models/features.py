@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from medvision.errors import ConfigError, ModelError
 from medvision.models.network import Network
-from medvision.models.torchvision_models import torchvision_model
 
 # Images at a time, so that intermediate results stay small beside the features themselves.
 _CHUNK = 512
@@ -162,6 +161,8 @@ class Embedding:
         return np.asarray(self.network.embed(batch).float().cpu().numpy())
 
     def _build(self, images: NDArray[np.uint8]) -> None:
+        from medvision.models.torchvision_models import torchvision_model  # torchvision takes a second to load
+
         if self.name is None:
             raise ConfigError(
                 "model/features=embedding needs a network: name a bundle with init_from=RUN/model, or one of\n"
