@@ -158,7 +158,9 @@ def _net_benefit(predictions: Predictions, point: Mapping[str, Any]) -> Figure |
     score = positive_scores(predictions.probs, predictions.class_names, point["positive"])
     stated = point.get("prevalence")
     curve = curves.decision_curve(score, positive, prevalence=stated)
-    among = "the share of positives in this test" if stated is None else f"the stated prevalence, {100 * stated:g} %"
+    among = (
+        "the share of positives in this test" if stated is None else f"the stated prevalence, {100 * stated:g}\u00a0%"
+    )
     caption = (
         "Decision curve: the net benefit of acting on the model, where the threshold is the probability from which one "
         f"would act, at {among}. The model is worth using where its line is the highest."

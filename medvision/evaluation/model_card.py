@@ -94,8 +94,7 @@ def _described(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, label in labels.items():
         value = model.get(key)
         if value is not None:
-            text = " × ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-            described.append((label, wording.count(value) if key == "parameters" else text))
+            described.append((label, wording.count(value) if key == "parameters" else wording.dimensions(value)))
     return described
 
 

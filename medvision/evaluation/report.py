@@ -82,6 +82,7 @@ def report(
             gallery=[
                 (title, text, [p for p in shown if p.section == name]) for name, (title, text) in _SECTIONS.items()
             ],
+            pictured=bool(shown),
             left_out=len(pictures) - len(shown),
             uri=_data_uri,
             size=_size_attributes,
@@ -101,7 +102,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"count": wording.count, "number": wording.number, "plural": wording.plural}
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "dimensions": wording.dimensions}
     return environment
 
 
@@ -113,7 +114,11 @@ def _tables(
     calibrated = {"As reported": part, "Before calibration": f"{part}/uncalibrated"}
     coverage = METRICS["coverage"]
     conformal = tables.listing(
-        "conformal", "Prediction sets.", estimates, f"{part}/conformal", ("coverage", "single", "set_size")
+        "conformal",
+        "Prediction sets on these images.",
+        estimates,
+        f"{part}/conformal",
+        ("coverage", "single", "set_size"),
     )
     probes = tables.Table("probes-table", "Scores of the probes.", ("The model was", "Accuracy", "AUROC"))
     for probe, what in PROBES.items():
@@ -143,7 +148,7 @@ def _tables(
         "conformal": conformal,
         "conformal_classes": tables.prefixed(
             "conformal-classes",
-            "Coverage of each class.",
+            "Share of the images of each class whose set holds it.",
             "Class",
             estimates,
             f"{part}/conformal/coverage",

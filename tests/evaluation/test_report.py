@@ -61,10 +61,10 @@ def test_every_number_is_that_of_metrics_json_and_none_is_missing(text_of, make_
     shown = Page(text_of(**case)).numbers
     for name, exact, text in shown:
         assert exact == case["estimates"][name].value
-        digits = text.replace("−", "-").removesuffix("\u00a0%")
+        digits = text.replace("−", "-").removesuffix("\u00a0%").lstrip("<>")
         scale = 100 if text.endswith("%") else 1
         half_a_digit = 0.5 * 10.0 ** -len(digits.partition(".")[2])
-        assert abs(float(digits) - scale * exact) <= half_a_digit * (1 + 1e-9)
+        assert abs(float(digits) - scale * exact) <= half_a_digit * (2 if text[0] in "<>" else 1) * (1 + 1e-9)
     assert {name for name, _, _ in shown} == set(case["estimates"])
 
 
@@ -189,7 +189,7 @@ def test_every_missing_section_says_so(text_of, make_report_case):
         "No search for leaks is recorded",
         "Not tested on disturbed images",
         "Not probed for shortcuts",
-        "No pictures here",
+        "No pictures: none were chosen",
         "No learning curves",
         "The command is not recorded",
         "The environment is not recorded",
@@ -215,6 +215,15 @@ def test_probes_above_chance_alarm_and_others_do_not(text_of, make_report_case):
     case["estimates"]["test/probe/random_labels/auroc"] = Estimate(0.6, 0.55, 0.65, 100)
     assert words in text_of(**case)
     case["estimates"]["test/probe/random_labels/auroc"] = Estimate(0.52, 0.47, 0.57, 100)
+    assert words not in text_of(**case)
+
+
+def test_sets_that_hold_less_than_they_should_alarm_and_others_do_not(text_of, make_report_case):
+    case = make_report_case()
+    words = "instead of the 90.0\u00a0% they were made for"
+    case["estimates"]["test/conformal/coverage"] = Estimate(0.7, 0.65, 0.75, 120)
+    assert words in text_of(**case)
+    case["estimates"]["test/conformal/coverage"] = Estimate(0.88, 0.82, 0.92, 120)
     assert words not in text_of(**case)
 
 

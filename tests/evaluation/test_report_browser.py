@@ -123,3 +123,13 @@ def test_text_stands_out_from_its_background_in_both_themes(open_report):
         )
         assert [pair for pair in ratios if pair[2] < 4.5] == []
         assert len(ratios) == 11
+
+
+def test_print_fits_the_paper_and_opens_what_is_folded(open_report):
+    page, _ = open_report(n=400, k=10)
+    page.set_viewport_size({"width": 680, "height": 1000})  # A4 less the margins of 15 mm, at 96 pixels per inch
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 680
+    tables = page.evaluate("[...document.querySelectorAll('table')].map(x => x.getBoundingClientRect().right)")
+    assert max(tables) <= 680
+    assert not page.locator("nav").is_visible()
