@@ -110,6 +110,7 @@ def test_a_run_that_was_stopped_is_fitted_anew_and_a_finished_one_only_reported(
     assert train("model=random_forest", *FEWER["random_forest"], *QUICK, f"out={run}").code == 0
 
 
+@pytest.mark.slow
 def test_a_signal_stops_the_fit(start, tmp_path):
     process = start("model=gradient_boosting", "model.max_iter=100000", f"out={tmp_path / 'run'}")
     while "fitting" not in process.stdout.readline():

@@ -81,6 +81,7 @@ def test_what_is_loaded_predicts_what_was_saved(save_classical, images, name, nu
     assert predictor.predict_probs(images[:0]).shape == (0, num_classes)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_predicts_the_same_from_the_bundle_alone(save_classical, images, tmp_path):
     model, directory = save_classical("svm")
     np.save(tmp_path / "images.npy", images)
