@@ -1,7 +1,6 @@
 """From a source to batches: read, decoded and split once, then handed to Lightning or to a loop by hand."""
 
 import itertools
-import os
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,22 +9,19 @@ import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
-from medvision.data import cache, guard, splits, statistics
+from medvision.data import guard, splits, statistics
 from medvision.data.augment import Augment
-from medvision.data.cache import Decoded
 from medvision.data.guard import Findings, Leakage
 from medvision.data.limits import Frames
 from medvision.data.loader import Batch, BatchLoader, place
 from medvision.data.options import Options
+from medvision.data.pixels import read_pixels
 from medvision.data.quarantine import OnBadImage, set_aside
-from medvision.data.resize import Resize, conform_all
+from medvision.data.resize import Resize
 from medvision.data.subsample import limit_train
 from medvision.data.table import SPLITS, ImageTable, SplitArrays
-from medvision.errors import ConfigError
 
 
 class ImageDataModule(LightningDataModule):
@@ -151,7 +147,14 @@ class ImageDataModule(LightningDataModule):
         self.prepare_data()
         (table, self._source_table), options = (self._source_table, None), self._options
         assert table is not None
-        pixels, bad, hashes, plain, self._moments = self._read(table)
+        pixels, bad, hashes, plain, self._moments = read_pixels(
+            table,
+            options.image_size,
+            options.channels,
+            options.resize,
+            window=options.window,
+            frames=options.frames,
+        )
         table, self.quarantine = set_aside(table, bad, options.on_bad_image, options.max_bad_fraction)
         positions = np.arange(len(table)) if table.images is None else table.frame["image"].to_numpy(np.int64)
         table = splits.complete(
@@ -216,13 +219,14 @@ class ImageDataModule(LightningDataModule):
         return ~np.isin(self._rows("test"), guard.inspect(self.table, self._hashes).seen)
 
     def splits_frame(self) -> pd.DataFrame:
-        """Who is where: id, label (the class name), group and split of every image, those set aside included."""
+        """Who is where: id, label (the class name), group, split and hash of the pixels of every image."""
         return pd.DataFrame(
             {
                 "id": self.table.ids,
                 "label": np.array(self.class_names)[self.table.labels],
                 "group": self.table.groups,
                 "split": self.table.splits,
+                "pixels": [one.hex() for one in self._hashes.tolist()],
             }
         )
 
@@ -239,35 +243,10 @@ class ImageDataModule(LightningDataModule):
         """SHA-256, in hex, over ids, labels, splits and pixels: equal where a run would see the same data."""
         return statistics.fingerprint(self.table, self._hashes, self._pixels.shape[1:])
 
-    def _read(self, table: ImageTable) -> Decoded:
-        options = self._options
-        if table.images is not None:
-            size = options.image_size or (table.images.shape[2], table.images.shape[3])
-            channels = options.channels or (1 if table.images.shape[1] == 1 else 3)
-            pixels = conform_all(table.images, size, channels, options.resize)
-            rows = table.frame["image"].to_numpy(np.int64)
-            hashes = guard.pixel_hashes(statistics.chunks(pixels, rows))
-            plain = np.flatnonzero(statistics.one_coloured(pixels, rows))
-            return Decoded(pixels, [], hashes, plain, statistics.moments(pixels))
-        if options.image_size is None:
-            raise ConfigError("Image files come in many sizes: set data.image_size, for instance to 224.")
-        assert table.root is not None
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("Decoding images", total=len(table))
-            return cache.read(
-                [os.path.join(table.root, name) for name in table.ids.tolist()],  # noqa: PTH118 - a million in 1 s
-                options.image_size,
-                options.channels or 3,
-                options.resize,
-                window=options.window,
-                frames=options.frames,
-                progress=lambda done, _: bar.update(task, completed=done),
-            )
-
     def _loader(self, split: str, batch_size: int, *, training: bool) -> BatchLoader:
         here = self._rows(split)
-        device = torch.device("cpu") if (trainer := self.trainer) is None else trainer.strategy.root_device
+        trainer = self.trainer
+        device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         return BatchLoader(
             self._images_for(device),
             self.table.labels[here],

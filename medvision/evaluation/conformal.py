@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvision.errors import ConfigError
-from medvision.evaluation.intervals import Resampling, from_resamples
+from medvision.evaluation.intervals import from_resamples
 from medvision.evaluation.predictions import Predictions
 from medvision.evaluation.proportions import Proportion, proportions, resampled_sums
+from medvision.evaluation.resampling import Resampling
 from medvision.evaluation.verdict import Estimate
 from medvision.randomness import generator
 
@@ -130,6 +131,6 @@ def _mean_size(
         frequencies = np.bincount(sizes, minlength=k + 1) / n
         drawn = generator("set_size", seed).multinomial(n, frequencies, size=n_resamples)
         shares = drawn @ np.arange(k + 1) / n / k
-    value, units = float(sizes.mean()), int(resampling.slots.max()) + 1
+    value, units = float(sizes.mean()), resampling.units
     low, high = from_resamples(value / k, shares, units, confidence_level)
     return Estimate(value, k * low, k * high, n)

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvision.errors import ConfigError, DataError
-from medvision.evaluation.intervals import Resampling, from_resamples
+from medvision.evaluation.intervals import from_resamples
 from medvision.evaluation.predictions import Predictions
 from medvision.evaluation.proportions import Proportion, proportions, resampled_proportions
+from medvision.evaluation.resampling import Resampling
 from medvision.evaluation.verdict import Estimate
 
 Rule = Literal["youden", "sensitivity", "specificity", "cost"]

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medvision.evaluation.intervals import Resampling, from_resamples, wilson
+from medvision.evaluation.intervals import from_resamples, wilson
 from medvision.evaluation.predictions import Predictions
+from medvision.evaluation.resampling import Resampling
 from medvision.evaluation.verdict import Estimate
 from medvision.randomness import generator
 
@@ -87,12 +88,9 @@ def resampled_sums(
 ) -> NDArray[np.float64]:
     """Sums of (N, M) columns over bootstrap resamples of whole groups, (n_resamples, M)."""
     resampling = Resampling.of(predictions)
-    # All samples of a unit are drawn equally often, so its sums and the count of its first sample are enough.
-    _, first, unit = np.unique(resampling.slots, return_index=True, return_inverse=True)
-    by_unit = np.stack([np.bincount(unit, weights=column) for column in columns.T], axis=1)
-    rng, rows = generator("proportions", seed), max(1, _CHUNK // len(unit))
-    chunks = []
-    for done in range(0, n_resamples, rows):
-        counts = resampling.draw(rng, min(rows, n_resamples - done))
-        chunks.append(counts[:, first] @ by_unit)
-    return np.concatenate(chunks)
+    # All samples of a unit are drawn equally often, so that its sums are enough.
+    by_unit = np.stack([np.bincount(resampling.slots, weights=column) for column in columns.T], axis=1)
+    rng, rows = generator("proportions", seed), max(1, _CHUNK // resampling.units)
+    return np.concatenate(
+        [resampling.draw(rng, min(rows, n_resamples - done)) @ by_unit for done in range(0, n_resamples, rows)]
+    )

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import digamma
 
-from medvision.evaluation.intervals import Resampling, from_resamples, wilson
+from medvision.evaluation.intervals import from_resamples, wilson
 from medvision.evaluation.predictions import Predictions
+from medvision.evaluation.resampling import Resampling
 from medvision.evaluation.verdict import Estimate
 from medvision.randomness import generator
 
@@ -72,7 +73,7 @@ def selective(
     step = ((np.cumsum(cases) - cases) * _STEPS // total).astype(np.intp)
     _, step = np.unique(step, return_inverse=True)
     resampled_cases, resampled_errors = _resampled(predictions, resampling, step[runs], n_resamples, seed)
-    units = int(resampling.slots.max()) + 1
+    units = resampling.units
     estimates = {}
     for percentage in COVERAGES:
         value = float(_accuracy_at(cases[None], errors[None], percentage / 100)[0])
@@ -119,7 +120,7 @@ def _resampled(
         rows = max(1, _CHUNK // len(cell))
         chunks = []
         for done in range(0, n_resamples, rows):
-            counts = resampling.draw(rng, min(rows, n_resamples - done))[:, order]
+            counts = resampling.draw(rng, min(rows, n_resamples - done))[:, resampling.slots[order]]
             cumulative = np.zeros((len(counts), len(cell) + 1), dtype=np.int64)
             np.cumsum(counts, axis=1, out=cumulative[:, 1:])
             chunks.append(np.diff(cumulative[:, edges], axis=1))

@@ -16,8 +16,9 @@ from scipy.special import ndtr, ndtri
 from medvision.errors import ConfigError
 from medvision.evaluation import influence
 from medvision.evaluation.influence import Influence
-from medvision.evaluation.intervals import Resampling, on_logit_scale, wilson
+from medvision.evaluation.intervals import on_logit_scale, wilson
 from medvision.evaluation.predictions import Predictions
+from medvision.evaluation.resampling import Resampling
 from medvision.evaluation.strata import members
 from medvision.evaluation.verdict import Estimate
 

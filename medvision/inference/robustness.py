@@ -5,16 +5,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from medvision.evaluation.intervals import Resampling, from_resamples, wilson
+from medvision.evaluation.intervals import from_resamples, wilson
 from medvision.evaluation.predictions import Predictions
+from medvision.evaluation.resampling import Resampling
 from medvision.evaluation.verdict import Estimate
 from medvision.inference.corruptions import STRENGTHS, corrupt
 from medvision.inference.predicts import Predicts
 from medvision.randomness import generator, key
 
-_PIXELS_PER_CHUNK = (
-    2**22
-)  # as many images as a predictor takes at a time, so that memory does not grow with their number
+_PIXELS_PER_CHUNK = 2**22  # as many as a predictor takes at a time, so that memory does not grow with the images
 _LARGEST_CHUNK = 512
 _COUNTS = 2**20  # held at a time while bootstrapping
 
@@ -89,13 +88,15 @@ def _intervals(
     resampling = Resampling.of(predictions)
     if not resampling.grouped:
         return [wilson(int(hits.sum()), len(hits), confidence_level) for hits in right]
-    rng, resampled = generator("bootstrap", seed), np.empty((n_resamples, len(right)))
-    # In float64, for which there is a fast product.
-    weights, step = right.T.astype(np.float64), max(1, _COUNTS // right.shape[1])
+    # All images of a unit are drawn equally often, so that their sums are enough.
+    by_unit = np.stack(
+        [np.bincount(resampling.slots, weights=hits) for hits in (*right, np.ones(right.shape[1]))], axis=1
+    )
+    rng, step, sums = generator("bootstrap", seed), max(1, _COUNTS // resampling.units), []
     for start in range(0, n_resamples, step):
-        counts = resampling.draw(rng, min(step, n_resamples - start)).astype(np.float64)
-        resampled[start : start + step] = counts @ weights / counts.sum(axis=1, keepdims=True)
-    units = int(resampling.slots.max()) + 1
+        sums.append(resampling.draw(rng, min(step, n_resamples - start)) @ by_unit)
+    drawn = np.concatenate(sums)
+    resampled, units = drawn[:, :-1] / drawn[:, -1:], resampling.units
     return [
         from_resamples(float(hits.mean()), values, units, confidence_level)
         for hits, values in zip(right, resampled.T, strict=True)
