@@ -12,6 +12,7 @@ import pytest
 
 from medvision import load
 from medvision.config import compose
+from medvision.errors import ConfigError
 from medvision.evaluation import Predictions
 from medvision.rundir import RunDirectory
 
@@ -136,3 +137,8 @@ def test_a_manifest_with_groups_is_calibrated_in_whole_groups(train, tmp_path, w
     splits = pd.read_csv("run/splits.csv")
     assert (splits.groupby("group")["split"].nunique() == 1).all()
     assert 50 <= (splits["split"] == "train").sum() <= 60
+
+
+def test_features_are_for_a_model_that_has_some():
+    with pytest.raises(ConfigError, match="model/features cannot be chosen: the chosen model has no features"):
+        compose("model/features=hog")
