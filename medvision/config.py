@@ -1,6 +1,7 @@
 """Where conf/ is, and how a config is composed from it and checked before anything is built."""
 
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -220,4 +221,8 @@ def _explained(error: Exception, config_dir: str | Path | None) -> ConfigError:
         return ConfigError(f"{cause.full_key} is not a key of this configuration.")
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return ConfigError(f"{cause.full_key} cannot be composed: {lines[0]}")
+    if (found := re.match(r"Could not override '(.+)/(.+)'\.", lines[0])) is not None:
+        return ConfigError(
+            f"{found[1]}/{found[2]} cannot be chosen: the chosen {found[1]} has no {found[2]} to choose."
+        )
     return ConfigError("The configuration cannot be composed.\n" + "\n".join(lines[:2]))
