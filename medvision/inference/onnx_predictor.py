@@ -89,10 +89,7 @@ class OnnxPredictor:
         probs = np.empty((len(images), len(self.class_names)))
         embeddings = np.empty((len(images), self._session.get_outputs()[1].shape[1]), np.float32)
         for rows in batches(images, batch_size):
-            # A copy, because a slice of a memory map is read-only, which the runtime takes for a list of numbers.
-            probs[rows], embeddings[rows] = self._session.run(
-                ["probs", "embedding"], {"images": np.array(images[rows])}
-            )
+            probs[rows], embeddings[rows] = self._session.run(["probs", "embedding"], {"images": images[rows]})
         # The file works in single precision, where a row adds up to 1 only to 7 digits.
         return probs / probs.sum(axis=1, keepdims=True), embeddings
 

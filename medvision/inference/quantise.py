@@ -129,7 +129,7 @@ class _Reader:
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self._batches: Iterator[NDArray[np.uint8]] = (
-            np.array(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)
+            images[start : start + _BATCH] for start in range(0, len(images), _BATCH)
         )
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
