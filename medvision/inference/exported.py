@@ -2,6 +2,7 @@
 
 import copy
 import io
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -63,6 +64,9 @@ class TorchFile:
         self._num_classes = len(predictor.class_names)
         shapes = {"images": {0: torch.export.Dim("batch")}}
         self._program = torch.export.export(_deployed(predictor), (_example(predictor),), dynamic_shapes=shapes)
+        for module in self._program.graph_module.modules():
+            for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+                node.meta.pop("stack_trace", None)
 
     def content(self, facts: Mapping[str, Any]) -> bytes:
         """What is in the file; the facts are its `extra_files["medvision.json"]`."""
@@ -96,7 +100,11 @@ def _graph(predictor: Predictor) -> bytes:
         verbose=False,
     )
     assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    model = program.model_proto
+    # Each node says which line of which file it came from: folders of this machine, which are nobody's business.
+    for node in itertools.chain(model.graph.node, *(function.node for function in model.functions)):
+        del node.metadata_props[:]
+    return bytes(model.SerializeToString())
 
 
 def _deployed(predictor: Predictor) -> Deployed:
