@@ -152,10 +152,10 @@ def load_network(bundle: Path) -> Predictor:
         BundleError: if the bundle cannot be loaded.
         ConfigError: if it holds a classical model.
     """
-    predictor: object = load_bundle(bundle)
-    if not isinstance(predictor, Predictor) or not isinstance(predictor.network, Network):
+    predictor = load_bundle(bundle)
+    if not isinstance(predictor.model, Network):
         raise ConfigError(
-            f"{bundle} holds a classical model; export is offered for networks only.\n"
+            f"{bundle} holds a classical model ({predictor.model}); export is offered for networks only.\n"
             "Carry the bundle itself: medvision.load opens it wherever medvision is installed."
         )
     return predictor
@@ -170,9 +170,9 @@ def _facts(predictor: Predictor, bundle: Path) -> dict[str, Any]:
         "class_names": list(predictor.class_names),
         "decode": predictor.decode,
         "temperature": predictor.temperature,
-        "operating_point": manifest.get("operating_point"),
-        "conformal": manifest.get("conformal"),
-        "gate": manifest.get("gate"),
+        "operating_point": predictor.operating_point,
+        "conformal": predictor.conformal,
+        "gate": predictor.gate,
         "licence": manifest["licence"],
         "fingerprint": manifest["fingerprint"],
         "bundle": {"sha256": manifest["sha256"], "files": manifest["files"]},

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from medvision.errors import ConfigError
 from medvision.evaluation.intervals import wilson
 from medvision.evaluation.verdict import Estimate
 from medvision.inference.evidence import Evidence
+from medvision.inference.predicts import Predicts
 
 if TYPE_CHECKING:
     import onnx
@@ -23,14 +24,6 @@ _CONFIDENCE = 0.95
 # Softmax is not among them: probabilities in steps of 1/256 are of no use.
 _STATIC = ("Conv", "Gemm", "MatMul", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Relu")
 _DYNAMIC = ("Gemm", "MatMul")
-
-
-class Predicts(Protocol):
-    """A model in any runtime."""
-
-    def predict_probs(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(N, K) probabilities of images (N, C, H, W) uint8."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from medvision.inference.bundle import save_bundle
 from medvision.inference.evidence import Evidence
 from medvision.inference.export import check_choices, export
 from medvision.inference.onnx_predictor import OnnxPredictor
+from medvision.targets import build
 
 pytest.importorskip("onnxscript")
 
@@ -97,8 +98,6 @@ def test_the_file_says_all_that_the_bundle_said_and_how_it_was_tested(warm, evid
 )
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_every_family_of_networks(target, arguments, channels, size, n, format, tmp_path):
-    from medvision.targets import build
-
     if target.startswith("timm"):
         pytest.importorskip("timm")
     architecture = {"_target_": f"medvision.models.{target}", **arguments, "num_classes": 4, "in_channels": channels}
@@ -290,6 +289,24 @@ def test_missing_packages_name_the_extra(monkeypatch):
     ):
         check_choices("onnx", "none")
     check_choices("torch", "none")
+
+
+def test_a_classical_model_is_refused_with_what_to_do_instead(evidence, images, tmp_path):
+    architecture = {
+        "_target_": "medvision.models.classical.knn",
+        "features": {"_target_": "medvision.models.features.Pixels"},
+        "num_classes": 3,
+        "in_channels": 1,
+        "image_size": [12, 16],
+    }
+    model = build(architecture, image_size=(12, 16))
+    model.estimator.fit(model.features(images), np.arange(len(images)) % 3)
+    names, decode = ["a", "b", "c"], {"size": [12, 16], "channels": 1, "resize": "letterbox"}
+    save_bundle(tmp_path / "model", model, architecture=architecture, class_names=names, decode=decode, fingerprint="")
+
+    with pytest.raises(ConfigError, match=r"(?s)holds a classical model .*networks only.*Carry the bundle"):
+        export(tmp_path / "model", tmp_path / "model.onnx", evidence)
+    assert not (tmp_path / "model.onnx").exists()
 
 
 @pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
