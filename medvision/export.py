@@ -1,5 +1,6 @@
 """The command `python -m medvision.export run=DIR`: a trained model as one file, kept only if it predicts the same."""
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,8 @@ def export(cfg: DictConfig) -> int:
 def show(console: Console, found: "Export", evidence: "Evidence") -> None:
     """Print how file and bundle compare, and what quantisation costs."""
     n = len(evidence.images)
-    table = Table(title=f"{n} images: {evidence.source}", title_justify="left", title_style="bold")
+    console.print(f"{n} images, {evidence.source}", style="bold", soft_wrap=True)  # a title wraps with its table
+    table = Table()
     table.add_column("model")
     for column in ("MB", "images/s", "largest difference", "same labels"):
         table.add_column(column, justify="right")
@@ -89,24 +91,27 @@ def _evidence(cfg: DictConfig, bundle: Path, predictor: "Predictor") -> "Evidenc
         reason = f"{config} does not exist"
     else:
         try:
-            return _run_images(config)
+            return _run_images(bundle)
         except UserError as error:  # its data has moved: no reason not to export
             reason = str(error).partition("\n")[0]
     log.warning("The run's images are not at hand (%s); comparing on noise. images=DIR compares on real ones.", reason)
     return Evidence.at_random(predictor.decode)
 
 
-def _run_images(config: Path) -> "Evidence":
+def _run_images(bundle: Path) -> "Evidence":
     """Test images of a run to compare on, training images to calibrate with, validation images to measure on."""
+    from medvision.inference.bundle import MANIFEST
     from medvision.inference.evidence import N_CALIBRATION, N_COMPARED, N_HELD_OUT, Evidence, spread
     from medvision.stages import read_data
 
-    data = read_data(OmegaConf.create({"data": OmegaConf.load(config).data}))
+    data = read_data(OmegaConf.create({"data": OmegaConf.load(bundle.parent / "config.yaml").data}))
+    same = data.fingerprint() == json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))["fingerprint"]
     sizes = {"test": N_COMPARED, "train": N_CALIBRATION, "val": N_HELD_OUT}
     rows = {split: np.flatnonzero(data.table.splits == split) for split in sizes}
     rows = {split: some[spread(len(some), sizes[split])] for split, some in rows.items()}
     test, train, val = (data.pixels(some) for some in rows.values())
-    return Evidence("of the run's test split", test, train, val, data.table.labels[rows["val"]])
+    source = f"of the run's test split{'' if same else ', whose data has changed since training'}"
+    return Evidence(source, test, train, val, data.table.labels[rows["val"]])
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_a_run_becomes_one_file_compared_on_its_test_images(run, command):
 
     assert (code, err) == (0, "")
     assert names(run) == ["config.yaml", "model", "model.onnx"]
-    assert "256 images: of the run's test split" in out
+    assert "256 images, of the run's test split" in out
     assert f"file   {run / 'model.onnx'}" in out
     row = next(line for line in out.splitlines() if "onnx file, fp32" in line)
     assert row.split()[-2] == "256"
@@ -123,7 +123,17 @@ def test_the_second_format_and_the_bundle_alone(run, command, tmp_path, write_fo
 
     assert code == 0
     assert names(bundle.parent) == ["brain", "brain.pt2"]
-    assert "6 images: 6 image files of a folder" in out
+    assert "6 images, from a folder" in out
+
+
+def test_data_that_changed_since_training_is_said_to_have(run, command):
+    cfg = OmegaConf.load(run / "config.yaml")
+    cfg.data.split_seed = 1
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(cfg))
+
+    code, out, _ = command(f"run={run}")
+
+    assert (code, "of the run's test split, whose data has changed since training" in out) == (0, True)
 
 
 @pytest.mark.parametrize("data", ["gone", pytest.param("unknown", marks=pytest.mark.slow)])
@@ -140,7 +150,7 @@ def test_without_its_images_it_says_so_and_compares_on_noise(run, command, data)
     assert code == 0, err
     assert "The run's images are not at hand" in out
     assert ("/nowhere" if data == "gone" else "config.yaml does not exist") in out
-    assert "random noise: no real image was at hand" in out
+    assert "random noise, no real image was at hand" in out
     assert "noise" in medvision.load(run / "model.onnx").facts["tested"]["images"]
     assert command(f"run={run}", "quantize=static")[0] == 2
 
@@ -170,7 +180,7 @@ def test_a_file_that_predicts_otherwise_ends_with_1_and_nothing(run, command, mo
         (["run={run}", "quantize=int4"], "expected one of none, dynamic, static"),
         (["run={run}", "format=torch", "quantize=static"], "leave it out for format=torch"),
         (["run={run}", "images=nowhere"], "images=nowhere: expected two or more images"),
-        (["run={run}", "fromat=onnx"], "Did you mean format"),
+        (["run={run}", "formt=onnx"], "Did you mean format"),
         (["run={run}", "out=/proc/nowhere/model.onnx"], "cannot be written"),
     ],
 )

@@ -22,7 +22,7 @@ class Evidence:
     """Images at a model's size.
 
     Attributes:
-        source: where they are from, in words.
+        source: where they are from, as it follows on "256 images, ".
         images: (n, C, H, W) uint8, to compare; at most `N_COMPARED`.
         calibration: (m, C, H, W) uint8 to choose the ranges of static quantisation by; empty where there are none.
         held_out: (l, C, H, W) uint8, others, to measure what quantisation costs; empty where there are none.
@@ -57,7 +57,7 @@ class Evidence:
                 f"of {len(files)} image file(s)."
             )
         return cls(
-            f"{len(pixels)} image files of a folder",
+            "from a folder",
             pixels[spread(len(pixels), N_COMPARED)],
             pixels[::2][:N_CALIBRATION],
             pixels[1::2],
@@ -70,7 +70,7 @@ class Evidence:
         shape = (decode["channels"], *decode["size"])
         noise = generator("export").integers(0, 256, (N_COMPARED, *shape), dtype=np.uint8)
         nothing = np.empty((0, *shape), np.uint8)
-        return cls("random noise: no real image was at hand", noise, nothing, nothing, None)
+        return cls("random noise, no real image was at hand", noise, nothing, nothing, None)
 
 
 def spread(n: int, most: int) -> NDArray[np.int64]:

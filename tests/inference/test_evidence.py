@@ -34,7 +34,7 @@ def test_a_folder_is_decoded_as_the_model_takes_it(write_folder, tmp_path, monke
     np.testing.assert_array_equal(found.calibration, pixels[::2])
     np.testing.assert_array_equal(found.held_out, pixels[1::2])
     assert found.targets is None
-    assert found.source == "8 image files of a folder"
+    assert found.source == "from a folder"
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
