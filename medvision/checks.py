@@ -26,9 +26,14 @@ TYPES: Mapping[str, Any] = {
     "resume": str | None,
     "init_from": str | None,
     "checkpoint.every_n_steps": int | None,
+    "runs": str | list[str] | None,
+    "models": list[str],
 }
 
-CHOICES: Mapping[str, tuple[str, ...]] = {"monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc")}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc"),
+    "metric": ("accuracy", "balanced_accuracy", "macro/auroc", "macro/f1", "log_loss"),
+}
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
     "> 0": (

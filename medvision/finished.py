@@ -175,9 +175,9 @@ def _candidate(name: str, group: Sequence[FinishedRun]) -> Candidate:
         Replicate.of(seed, [(str(run.path), run.predictions) for run in folds]) for seed, folds in by_seed.items()
     )
     costs = [run.cost() for run in group]
-    mean = {}
+    mean: dict[str, float | None] = {}
     for key in COSTS:
-        known = [one[key] for one in costs if one[key] is not None]
+        known = [value for one in costs if (value := one[key]) is not None]
         mean[key] = sum(known) / len(known) if len(known) == len(costs) else None
     return Candidate(name, replicates, mean, tuple(str(run.path) for run in group))
 

@@ -128,7 +128,7 @@ def join_folds(folds: Sequence[tuple[str, Predictions]]) -> Predictions:
     if repeated := unique[counts > 1].tolist():
         where = [label for label, part in folds if repeated[0] in part.ids]
         raise DataError(
-            f"{len(repeated)} case(s) were tested in more than one fold: {repeated[0]!r} in {where[0]} and {where[1]}.\n"
+            f"{len(repeated)} case(s) were tested in several folds: {repeated[0]!r} in {where[0]} and {where[1]}.\n"
             "Give runs whose folds are of one division (data.n_folds and data.split_seed equal, the same data)."
         )
     shared = [key for key in first.meta if all(key in part.meta for part in parts)]
