@@ -40,6 +40,7 @@ def render(comparison: Comparison, metric: str, notes: Sequence[str], written: s
         metrics={name: METRICS[name] for name in order},
         models=[row for row in comparison.rows if not row.is_ensemble],
         best={name: _best(comparison, name) for name in METRICS},
+        headline=text.headline(comparison, metric),
         sentences=text.sentences(comparison, metric),
         notes=notes,
         method=list(text.method(comparison)),
@@ -48,7 +49,7 @@ def render(comparison: Comparison, metric: str, notes: Sequence[str], written: s
         hidden=len(comparison.pairs) - len(drawn),
         costs=COSTS,
         tell_cost=text.cost,
-        tell=_tell,
+        tell=text.tell,
         tell_p=_tell_p,
         scaled=text.scaled,
         written=written,
@@ -91,13 +92,6 @@ def _best(comparison: Comparison, metric: str) -> set[str]:
         return set()
     top = min(values) if METRICS[metric].lower_is_better else max(values)
     return {name for name, value in known.items() if value == top}
-
-
-def _tell(metric: str, value: float | None) -> str:
-    """A metric as text: in per cent, or with three decimals."""
-    if value is None:
-        return "undefined"
-    return f"{100 * value:.1f}" if METRICS[metric].bounded else f"{value:.3f}"
 
 
 def _tell_p(p: float | None) -> str:

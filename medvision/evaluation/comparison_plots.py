@@ -20,8 +20,8 @@ from medvision.evaluation.comparison_text import scaled
 from medvision.evaluation.shared_resamples import METRICS
 
 # Okabe and Ito's blue; the others are greys. A page maps them to its own for light and dark.
-INK, DIM, RULE, BLUE = "#1b2530", "#5a6773", "#d3dae1", "#0072b2"
-_VARIABLES = {INK: "text", DIM: "dim", RULE: "rule", BLUE: "blue"}
+INK, DIM, RULE, BLUE, PAPER = "#1b2530", "#5a6773", "#d3dae1", "#0072b2", "#ffffff"
+_VARIABLES = {INK: "text", DIM: "dim", RULE: "rule", BLUE: "blue", PAPER: "card"}
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that everybody's drawing is laid out alike
     "font.size": 9,
@@ -96,11 +96,17 @@ def forest(lines: Sequence[Line], label: str, zero: bool, ax: Axes) -> Axes:
     for place, line in enumerate(lines):
         colour = BLUE if line.solid else DIM
         ax.plot([line.low, line.high], [place, place], color=colour, linewidth=2, solid_capstyle="round", zorder=3)
-        face = colour if line.solid else "white"
+        face = colour if line.solid else PAPER
         ax.plot([line.value], [place], line.marker, color=colour, markerfacecolor=face, markersize=6.5, zorder=4)
-        across = ax.get_yaxis_transform()
-        ax.text(0, place - 0.3, short(line.name, 42), transform=across, va="center", ha="left", fontweight="bold")
-        ax.text(1, place - 0.3, line.text, transform=across, va="center", ha="right")
+        # Above the rules, so that these do not cross the words.
+        words: dict[str, Any] = {
+            "transform": ax.get_yaxis_transform(),
+            "va": "center",
+            "zorder": 2.5,
+            "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2},
+        }
+        ax.text(0, place - 0.32, short(line.name, 40), ha="left", fontweight="bold", **words)
+        ax.text(1, place - 0.32, line.text, ha="right", **words)
     ax.set_ylim(len(lines) - 0.55, -0.7)
     ax.set_yticks([])
     ax.set_xlabel(label, color=DIM)
@@ -183,7 +189,7 @@ def _svg(draw: Callable[[Axes], Axes], name: str, alt: str, lines: int) -> Marku
     body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", body)
     for colour, variable in _VARIABLES.items():
         body = body.replace(colour, f"var(--{variable})")
-    body = body.replace("#ffffff", "var(--card)").replace("'DejaVu Sans'", "system-ui, sans-serif")
+    body = body.replace("'DejaVu Sans'", "system-ui, sans-serif")
     width, height = (72 * side for side in size)
     return Markup('<svg viewBox="0 0 {0:g} {1:g}" width="{0:g}" height="{1:g}" role="img" aria-label="{2}">').format(
         width, height, escape(alt)

@@ -7,6 +7,31 @@ from medvision.evaluation.replicates import FEW_SEEDS
 from medvision.evaluation.shared_resamples import METRICS
 
 
+def headline(comparison: Comparison, metric: str) -> str:
+    """The best model and whether it can be told from the others, in one line."""
+    title = METRICS[metric].title
+    models = [(row.name, row.estimates[metric].value) for row in comparison.rows if not row.is_ensemble]
+    known = [(value, name) for name, value in models if value is not None]
+    if not known:
+        return f"The {title} is undefined on these cases"
+    value, best = (min if METRICS[metric].lower_is_better else max)(known)
+    reached = f"{100 * value:.1f} % {title}" if METRICS[metric].bounded else f"{title} {value:.3f}"
+    if len(models) == 1:
+        return f"{best}: {reached}"
+    equals = [
+        pair.second if pair.first == best else pair.first
+        for pair in comparison.pairs
+        if best in (pair.first, pair.second) and not pair.differences[metric].distinguishable
+    ]
+    if not equals:
+        others = "the other" if len(models) == 2 else f"the other {len(models) - 1}"
+        return f"{best} is better than {others}: {reached}"
+    if len(equals) == len(models) - 1:
+        return f"{best} leads with {reached}, but cannot be told from the other{'s' if len(equals) > 1 else ''}"
+    some = " and ".join(equals) if len(equals) < 3 else f"{len(equals)} others"
+    return f"{best} leads with {reached}, but cannot be told from {some}"
+
+
 def sentence(comparison: Comparison, pair: Pair, metric: str) -> str:
     """Who is better, by how much, and how sure that is; or that it cannot be told."""
     one = pair.differences[metric]
@@ -96,6 +121,13 @@ def method(comparison: Comparison) -> Iterator[str]:
     )
 
 
+def tell(metric: str, value: float | None) -> str:
+    """A metric as text: in per cent, or with three decimals."""
+    if value is None:
+        return "undefined"
+    return f"{100 * value:.1f}" if METRICS[metric].bounded else f"{value:.3f}"
+
+
 def scaled(metric: str, values: Sequence[float]) -> list[str]:
     """Differences as text: points for metrics in [0, 1], with as many decimals as the interval deserves."""
     factor = 100 if METRICS[metric].bounded else 1
@@ -121,7 +153,7 @@ def cost(name: str, value: float | None) -> str:
         return f"{value:.0f} B"
     if name == "parameters":
         return f"{value:,.0f}"
-    for unit, seconds in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
-        if value >= 2 * seconds or (unit == "s" and value >= 1):
-            return f"{value / seconds:.1f} {unit}"
-    return f"{1e3 * value:.2f} ms" if value >= 1e-4 else f"{1e6 * value:.1f} µs"
+    for unit, seconds, least in (("h", 3600, 7200), ("min", 60, 120), ("s", 1, 0.1), ("ms", 1e-3, 1e-4)):
+        if value >= least:
+            return f"{value / seconds:.{1 if value >= seconds and unit != 'ms' else 2}f} {unit}"
+    return f"{1e6 * value:.1f} µs"
