@@ -12,14 +12,15 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvision.errors import ConfigError
 from medvision.evaluation.differences import Difference, Scale, Score, corrected
-from medvision.evaluation.intervals import Resampling
 from medvision.evaluation.predictions import Predictions
 from medvision.evaluation.replicates import Replicate, Spread, aligned, ensemble
-from medvision.evaluation.shared_resamples import METRICS, Measure, score_all
-from medvision.evaluation.verdict import Estimate
+from medvision.evaluation.resampling import Resampling
+from medvision.evaluation.shared_resamples import METRICS, score_all
+from medvision.evaluation.verdict import Estimate, evaluate
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +173,8 @@ def compare(
         raise ConfigError(f"Two models have one name: {', '.join(names)}.\nGive each a name of its own.")
     if not 0 < confidence_level < 1 or n_resamples < 2:
         raise ConfigError(
-            "expected a confidence_level between 0 and 1 and n_resamples of 2 or more; "
-            f"found {confidence_level} and {n_resamples}"
+            "Expected a confidence_level between 0 and 1 and n_resamples of 2 or more; "
+            f"found {confidence_level} and {n_resamples}."
         )
     candidates = _on_the_same_cases(candidates)
     sets = [[replicate.predictions for replicate in one.replicates] for one in candidates]
@@ -184,16 +185,22 @@ def compare(
     scale = Scale(first, resampling, confidence_level)
     values, resampled = score_all(models, resampling, n_resamples, seed)
 
+    def alone(one: Predictions) -> dict[str, Estimate]:
+        estimates = evaluate(one, confidence_level, n_resamples, seed)
+        return {name: estimates[name] for name in METRICS}
+
     rows, scores, start = [], [], 0
     for candidate, members in zip(candidates, sets, strict=True):
         own = slice(start, start + len(members))
-        scores.append(Score.of(members[0], values[own], resampled[own]))
-        rows.append(_row(candidate, scores[-1], scale))
-        start = own.stop
-        if len(members) > 1:
-            own = slice(start, start + 1)
-            rows.append(_ensemble_row(candidate, Score.of(models[start], values[own], resampled[own]), scale))
-            start = own.stop
+        start = own.stop + (len(members) > 1)
+        score = Score.of(members[0], values[own], resampled[own])
+        scores.append(score)
+        if len(members) == 1:
+            rows.append(_row(candidate, score, alone(members[0]), confidence_level))
+            continue
+        over_seeds = {name: scale.estimate(name, score) for name in METRICS}
+        rows.append(_row(candidate, score, over_seeds, confidence_level))
+        rows.append(_ensemble_row(candidate, alone(models[own.stop])))
     return Comparison(
         class_names=first.class_names,
         n=scale.n,
@@ -243,10 +250,10 @@ def _on_the_same_cases(candidates: Sequence[Candidate]) -> list[Candidate]:
     ]
 
 
-def _row(candidate: Candidate, score: Score, scale: Scale) -> Row:
+def _row(candidate: Candidate, score: Score, estimates: Mapping[str, Estimate], confidence_level: float) -> Row:
     folds = [fold for replicate in candidate.replicates for fold in replicate.folds]
     per_seed = len(candidate.replicates[0].folds)
-    by_fold = [Measure(fold)(np.ones((1, len(fold.ids)), np.int32))[0] for fold in folds] if per_seed > 1 else []
+    by_fold = [_values(fold) for fold in folds] if per_seed > 1 else []
 
     def spreads(values: Any, spread: Any) -> dict[str, Spread]:
         table = np.asarray(values)
@@ -260,15 +267,20 @@ def _row(candidate: Candidate, score: Score, scale: Scale) -> Row:
         seeds=score.seeds,
         folds=per_seed,
         is_ensemble=False,
-        estimates={name: scale.estimate(name, score) for name in METRICS},
-        over_seeds=spreads(score.by_seed, lambda column: Spread.over_seeds(column, scale.confidence_level)),
+        estimates=estimates,
+        over_seeds=spreads(score.by_seed, lambda column: Spread.over_seeds(column, confidence_level)),
         over_folds=spreads(by_fold, Spread.over_folds),
         cost=candidate.cost,
         runs=candidate.runs,
     )
 
 
-def _ensemble_row(candidate: Candidate, score: Score, scale: Scale) -> Row:
+def _values(fold: Predictions) -> NDArray[np.float64]:
+    values, _ = score_all([fold], Resampling.of(fold), 0, 0)
+    return np.asarray(values[0])
+
+
+def _ensemble_row(candidate: Candidate, estimates: Mapping[str, Estimate]) -> Row:
     members = len(candidate.replicates)
     cost = {
         name: members * value if value is not None and name in _ADD_UP else value
@@ -279,7 +291,7 @@ def _ensemble_row(candidate: Candidate, score: Score, scale: Scale) -> Row:
         seeds=members,
         folds=len(candidate.replicates[0].folds),
         is_ensemble=True,
-        estimates={name: scale.estimate(name, score) for name in METRICS},
+        estimates=estimates,
         over_seeds={},
         over_folds={},
         cost=cost,

@@ -44,6 +44,7 @@ def render(comparison: Comparison, metric: str, notes: Sequence[str], written: s
         sentences=text.sentences(comparison, metric),
         notes=notes,
         method=list(text.method(comparison)),
+        cares=_cares(comparison),
         values=plots.values_svg(comparison, metric),
         differences=plots.differences_svg(comparison, metric) if drawn else None,
         hidden=len(comparison.pairs) - len(drawn),
@@ -82,6 +83,16 @@ def table(comparison: Comparison) -> pd.DataFrame:
             lines.append(common | found)
     columns = ["model", "compared_with", "metric", "value", "low", "high", "n", "p", "p_holm", "test"]
     return pd.DataFrame(lines).reindex(columns=columns)
+
+
+def _cares(comparison: Comparison) -> dict[str, list[str]]:
+    """Why intervals are to be taken with care, or values are undefined: each reason with whose they are."""
+    found: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        for name, one in row.estimates.items():
+            for reason in filter(None, (one.reason, one.caution)):
+                found.setdefault(reason, []).append(f"{row.name}, {METRICS[name].title}")
+    return found
 
 
 def _best(comparison: Comparison, metric: str) -> set[str]:

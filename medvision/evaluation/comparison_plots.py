@@ -4,12 +4,11 @@ Names stand above their lines instead of beside them, so that the same drawing i
 """
 
 import io
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,20 +16,12 @@ from matplotlib.figure import Figure
 
 from medvision.evaluation.comparison import Comparison, Pair
 from medvision.evaluation.comparison_text import scaled
+from medvision.evaluation.plots import BLUE, DIM, INK, RULE, short
 from medvision.evaluation.shared_resamples import METRICS
+from medvision.evaluation.svg import to_svg
 
-# Okabe and Ito's blue; the others are greys. A page maps them to its own for light and dark.
-INK, DIM, RULE, BLUE, PAPER = "#1b2530", "#5a6773", "#d3dae1", "#0072b2", "#ffffff"
-_VARIABLES = {INK: "text", DIM: "dim", RULE: "rule", BLUE: "blue", PAPER: "card"}
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that everybody's drawing is laid out alike
-    "font.size": 9,
-    "text.color": INK,
-    "text.parse_math": False,  # a model may be called "$x_1$"
-    "svg.fonttype": "none",
-    "svg.hashsalt": "medvision",  # equal drawings get equal ids
-}
-_WIDTH, _LINE, _REST = 4.7, 0.46, 0.75  # inches: of a drawing, of a line, of its axis
+PAPER = "#ffffff"  # behind words; a page has its own
+_WIDTH, _LINE, _REST = 4.4, 0.46, 0.75  # inches: of a drawing, of a line, of its axis
 MOST_PAIRS = 15  # with more, only those of the best model are drawn
 
 
@@ -86,7 +77,7 @@ def differences(comparison: Comparison, metric: str) -> list[Line]:
             value, low, high, first, second = -value, -high, -low, second, first
         told = [text.replace("-", "−") for text in scaled(metric, [value, low, high])]
         text = f"{told[0]} ({told[1]} to {told[2]})"
-        name = f"{short(first, 19)} vs {short(second, 19)}"
+        name = f"{short(first, 16)} vs {short(second, 16)}"
         lines.append(Line(name, factor * value, factor * low, factor * high, text, one.distinguishable, "o"))
     return lines
 
@@ -102,10 +93,11 @@ def forest(lines: Sequence[Line], label: str, zero: bool, ax: Axes) -> Axes:
         words: dict[str, Any] = {
             "transform": ax.get_yaxis_transform(),
             "va": "center",
+            "fontsize": 9.5,
             "zorder": 2.5,
             "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1.2},
         }
-        ax.text(0, place - 0.32, short(line.name, 40), ha="left", fontweight="bold", **words)
+        ax.text(0, place - 0.32, short(line.name, 36), ha="left", fontweight="bold", **words)
         ax.text(1, place - 0.32, line.text, ha="right", **words)
     ax.set_ylim(len(lines) - 0.55, -0.7)
     ax.set_yticks([])
@@ -144,7 +136,7 @@ def png(comparison: Comparison, metric: str) -> bytes:
     parts = [(left, _axis(metric), False), (right, f"difference of {_axis(metric, of_difference=True)}", True)]
     parts = [part for part in parts if part[0]]
     file = io.BytesIO()
-    with rc_context(_STYLE), warnings.catch_warnings():
+    with rc_context({"font.size": 9, "text.color": INK, "text.parse_math": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         height = _REST + _LINE * max([len(part[0]) for part in parts], default=1)
         figure = Figure(figsize=(_WIDTH * max(len(parts), 1), height), layout="constrained")
@@ -156,15 +148,6 @@ def png(comparison: Comparison, metric: str) -> bytes:
     return file.getvalue()
 
 
-def short(name: str, length: int) -> str:
-    """A name cut in its middle where it is long: names of one family differ at their ends.
-
-    >>> short("small_resnet, optimizer.lr=0.003", 20)
-    'small_resn….lr=0.003'
-    """
-    return name if len(name) <= length else f"{name[: length // 2]}…{name[len(name) - (length - length // 2 - 1) :]}"
-
-
 def _axis(metric: str, *, of_difference: bool = False) -> str:
     title = METRICS[metric].title
     unit = "points" if of_difference else "%"
@@ -172,25 +155,4 @@ def _axis(metric: str, *, of_difference: bool = False) -> str:
 
 
 def _svg(draw: Callable[[Axes], Axes], name: str, alt: str, lines: int) -> Markup:
-    """A drawing as an element of a page, whose colours follow the page's theme."""
-    size = _WIDTH, _REST + _LINE * max(lines, 1)
-    file = io.StringIO()
-    with rc_context(_STYLE), warnings.catch_warnings():
-        # A character that this font lacks is drawn by the reader's own.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure.add_subplot())
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
-    text = file.getvalue()
-    body = text[text.index("<svg") :]
-    body = body[body.index(">") + 1 : body.rindex("</svg>")]
-    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", body)
-    for colour, variable in _VARIABLES.items():
-        body = body.replace(colour, f"var(--{variable})")
-    body = body.replace("'DejaVu Sans'", "system-ui, sans-serif")
-    width, height = (72 * side for side in size)
-    return Markup('<svg viewBox="0 0 {0:g} {1:g}" width="{0:g}" height="{1:g}" role="img" aria-label="{2}">').format(
-        width, height, escape(alt)
-    ) + Markup(re.sub(r"\n\s*", "\n", body) + "</svg>")
+    return to_svg(draw, name, alt, (_WIDTH, _REST + _LINE * max(lines, 1))).replace(PAPER, "var(--card)")

@@ -106,8 +106,8 @@ def method(comparison: Comparison) -> Iterator[str]:
         yield f"{level} intervals come from {resamples}, the same ones for every model."
     else:
         yield (
-            f"{level} intervals: Wilson's for the accuracy of a single model, otherwise from {resamples}, the same "
-            "ones for every model."
+            f"{level} intervals of single models are those of their reports; of several seeds, and of differences, "
+            f"from {resamples}, the same ones for every model, unless a test has its own."
         )
         yield (
             "Differences of accuracy: McNemar's test (exact below 25 disagreements) with the interval of Bonett and "

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import t as student
 
-from medvision.evaluation.intervals import Resampling, on_logit_scale, wilson
-from medvision.evaluation.paired import auroc_influence, delong_error, holm, mcnemar, paired_proportions
+from medvision.evaluation.influence import macro_auroc
+from medvision.evaluation.intervals import on_logit_scale, wilson
+from medvision.evaluation.paired import delong_error, holm, mcnemar, paired_proportions
 from medvision.evaluation.predictions import Predictions
+from medvision.evaluation.resampling import Resampling
 from medvision.evaluation.shared_resamples import METRICS
 from medvision.evaluation.verdict import Estimate
 
@@ -68,7 +70,9 @@ class Score:
     @classmethod
     def of(cls, predictions: Predictions, by_seed: NDArray[np.float64], resampled: NDArray[np.float64]) -> Self:
         """From (S, M) values and (S, R, M) resampled values."""
-        return cls(predictions, by_seed, by_seed.mean(axis=0), resampled.mean(axis=0), auroc_influence(predictions))
+        alone = np.arange(len(predictions.ids))
+        influence = macro_auroc(predictions.probs, predictions.targets, alone).of_samples
+        return cls(predictions, by_seed, by_seed.mean(axis=0), resampled.mean(axis=0), influence)
 
     @property
     def seeds(self) -> int:
@@ -94,7 +98,7 @@ class Scale:
     def __init__(self, predictions: Predictions, resampling: Resampling, confidence_level: float) -> None:
         self.n = len(predictions.ids)
         self.grouped = resampling.grouped
-        self.units = int(resampling.slots.max()) + 1
+        self.units = resampling.units
         self.confidence_level = confidence_level
         classes = np.unique(predictions.targets)
         smallest = min(len(np.unique(resampling.slots[predictions.targets == c])) for c in classes)
@@ -102,13 +106,11 @@ class Scale:
         self._macro_units = min(self.units, len(classes) * smallest)
 
     def estimate(self, name: str, score: Score) -> Estimate:
-        """A metric of a model with its interval, over cases and, if there are several, over seeds."""
+        """A metric of a configuration with several seeds, with its interval over cases and seeds."""
         m = list(METRICS).index(name)
         value, level = float(score.values[m]), self.confidence_level
         if np.isnan(value):
             return Estimate(None, None, None, self.n, "undefined: the test cases are of one class")
-        if name == "accuracy" and not self.grouped and score.seeds == 1:
-            return Estimate(value, *wilson(value * self.n, self.n, level), self.n)
         error, df = self._error(score.resampled[:, m], [score.seed_variance(m)])
         half = self._quantile(df) * error
         if not METRICS[name].bounded:

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import rankdata
-
-from medvision.evaluation.predictions import Predictions
 
 # With fewer cases on which two models disagree, McNemar's chi-squared is not to be trusted and the binomial is exact.
 EXACT_BELOW = 25
@@ -52,44 +49,22 @@ def paired_proportions(only_first: int, only_second: int, n: int, confidence_lev
     return float(difference - half), float(difference + half)
 
 
-def auroc_influence(predictions: Predictions) -> NDArray[np.float64]:
-    """How much each case moves the macro AUROC, (N,): DeLong's structural components, averaged over the classes.
-
-    With two classes it is the AUROC of either. Classes without cases, or with all of them, are left out, as they are
-    from the mean.
-
-    Source: DeLong et al. 1988, doi:10.2307/2531595, from mid-ranks as in Sun and Xu 2014, doi:10.1109/LSP.2014.2337313.
-    """
-    total, counted = np.zeros(len(predictions.ids)), 0
-    for c in range(len(predictions.class_names)):
-        positive = predictions.targets == c
-        m, n = int(positive.sum()), int((~positive).sum())
-        if m == 0 or n == 0:
-            continue
-        scores = predictions.probs[:, c]
-        ranks = rankdata(scores)
-        wins = (ranks[positive] - rankdata(scores[positive])) / n
-        losses = 1 - (ranks[~positive] - rankdata(scores[~positive])) / m
-        total[positive] += (wins - wins.mean()) / m
-        total[~positive] += (losses - losses.mean()) / n
-        counted += 1
-    return total / max(counted, 1)
-
-
 def delong_error(influence: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
-    """Standard error of a (difference of) macro AUROC.
+    """Standard error of a difference of two (macro) AUROCs on the same independent cases.
 
     Args:
-        influence: (N,) of one model, or that of one model less that of another.
+        influence: (N,) of each case on the one less that on the other, as `influence.macro_auroc` gives them.
         targets: (N,) classes of the cases.
 
     Returns:
-        NaN where a class has a single case, which says nothing about its spread.
+        NaN where a class has a single case, which says nothing about its spread, or all of them.
+
+    Source: DeLong et al. 1988, doi:10.2307/2531595; over several classes the mean of each against the rest.
     """
-    classes, slots, sizes = np.unique(targets, return_inverse=True, return_counts=True)
-    if len(classes) < 2 or sizes.min() < 2:
+    _, sizes = np.unique(targets, return_counts=True)
+    if len(sizes) < 2 or sizes.min() < 2:
         return float("nan")
-    return float(np.sqrt((influence**2 * (sizes / (sizes - 1))[slots]).sum()))
+    return float(np.sqrt((influence**2).sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -2,15 +2,17 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 
-from medvision.evaluation.intervals import Resampling, bootstrap
-from medvision.evaluation.metrics import Scorer
-from medvision.evaluation.shared_resamples import METRICS, Measure, case_losses, score_all
+from medvision.evaluation.confusion import LabelScores
+from medvision.evaluation.ranking import RankScores
+from medvision.evaluation.resampling import Resampling
+from medvision.evaluation.shared_resamples import METRICS, Measure, score_all
+from medvision.randomness import generator
 
 
 @pytest.mark.parametrize(("k", "decimals"), [(2, None), (4, None), (4, 0)])
 def test_values_are_those_of_scikit_learn(make_predictions, k, decimals):
     one = make_predictions(k=k, decimals=decimals)
-    values = dict(zip(METRICS, Measure(one)(np.ones((1, 200), np.int32))[0], strict=True))
+    values = dict(zip(METRICS, Measure(one, np.arange(200))(np.ones((1, 200), np.uint8))[0], strict=True))
     assert values == pytest.approx(
         {
             "accuracy": (one.preds == one.targets).mean(),
@@ -22,31 +24,29 @@ def test_values_are_those_of_scikit_learn(make_predictions, k, decimals):
     )
 
 
-def test_all_models_see_the_resamples_of_the_bootstrap(make_predictions):
-    models = [make_predictions(seed=3, targets=np.arange(90) % 3, spread=spread) for spread in (1.0, 2.0)]
+@pytest.mark.parametrize("grouped", [False, True])
+def test_all_models_see_the_same_resamples(make_predictions, grouped):
+    groups = np.arange(90) // 4 if grouped else None
+    models = [make_predictions(seed=3, targets=np.arange(90) % 3, spread=one, groups=groups) for one in (1.0, 2.0)]
     resampling = Resampling.of(models[0])
     values, resampled = score_all(models, resampling, 20, seed=4)
     assert values.shape == (2, 5)
     assert resampled.shape == (2, 20, 5)
+    counts = resampling.draw(generator("bootstrap", 4), 20)
     for model, ours in zip(models, resampled, strict=True):
-        theirs = bootstrap(Scorer(model), resampling, 20, seed=4)
-        for name in ("accuracy", "macro/auroc", "macro/f1"):
+        slots, names = resampling.slots, model.class_names
+        theirs = LabelScores(model.preds, model.targets, slots, names)(counts)
+        theirs |= RankScores(model.probs, model.targets, slots, names).auroc(counts)
+        for name in ("accuracy", "balanced_accuracy", "macro/auroc", "macro/f1"):
             np.testing.assert_allclose(ours[:, list(METRICS).index(name)], theirs[name])
 
 
 def test_resamples_without_a_class_leave_it_out(make_predictions):
     one = make_predictions(targets=[0, 0, 1, 1, 2])
-    counts = np.array([[1, 1, 1, 1, 0], [2, 3, 0, 0, 0]], np.int32)
-    values = dict(zip(METRICS, Measure(one)(counts).T, strict=True))
+    counts = np.array([[1, 1, 1, 1, 0], [2, 3, 0, 0, 0]], np.uint8)
+    values = dict(zip(METRICS, Measure(one, np.arange(5))(counts).T, strict=True))
     kept = one.take(np.arange(4))
     assert values["macro/auroc"][0] == pytest.approx(
         np.mean([roc_auc_score(kept.targets == c, kept.probs[:, c]) for c in (0, 1)])
     )
     assert np.isnan(values["macro/auroc"][1])
-
-
-def test_a_probability_of_zero_costs_much_but_not_everything(make_predictions):
-    one = make_predictions(n=3, k=2)
-    one.probs[0] = [1 - one.targets[0], one.targets[0]]
-    one.probs[0] = one.probs[0][::-1] if one.probs[0, one.targets[0]] else one.probs[0]
-    assert case_losses(one)[0] == pytest.approx(-np.log(np.finfo(np.float64).eps))
