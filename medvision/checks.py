@@ -30,11 +30,14 @@ TYPES: Mapping[str, Any] = {
     "evaluation.positive": list[str] | None,
     "evaluation.target": float | None,
     "evaluation.prevalence": float | None,
+    "runs": str | list[str] | None,
+    "models": list[str],
 }
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc"),
     "evaluation.rule": ("youden", "sensitivity", "specificity", "cost"),
+    "metric": ("accuracy", "balanced_accuracy", "macro/auroc", "macro/f1", "log_loss"),
 }
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
