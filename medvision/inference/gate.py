@@ -1,0 +1,225 @@
+"""The input gate: does an image look like the images that the model was trained on? Knows no torch."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Raise it when the statistics or the features behind them change; gates of another version are not applied.
+VERSION = 1
+FALSE_ALARM = 0.01  # share of images like the training images that may be flagged
+_SIDE = 32  # pixels that features are computed on: what tells modalities apart is coarse
+_BLOCK = 1024  # images at a time
+_MAX_COMPONENTS = 32
+_MAX_STORED = 50_000  # numbers of the components, two bytes each: 133 kB as base64
+
+_MEANING = {
+    "brightness": "mean of the pixels, 0 to 255",
+    "contrast": "standard deviation of the pixels",
+    "border": "mean of the outermost pixels less that of the others",
+    "background": "share of pixels in the darkest tenth",
+    "sharpness": "mean step between neighbouring pixels over the contrast",
+    "similarity": "correlation with the mean training image",
+    "saturation": "mean distance between the strongest and the weakest colour channel",
+}
+
+
+def gate_statistics(
+    images: NDArray[np.uint8],
+    embeddings: NDArray[np.floating] | None,
+    reference: tuple[NDArray[np.uint8], NDArray[np.floating] | None] | None = None,
+    false_alarm: float = FALSE_ALARM,
+) -> dict[str, Any]:
+    """What the gate has to know of the training images: a plain dict of at most 200 kB as JSON.
+
+    Each feature of the pixels, and the distance of the embedding, gets bounds beyond which a reference image lies with
+    a probability of `false_alarm` divided by their number, so that all together flag about that share of them.
+
+    Args:
+        images: (N, C, H, W) uint8, the training images; at least 2, better hundreds.
+        embeddings: (N, D) of the same images, or None for a model that has none.
+        reference: images like them that the network was not trained on, (M, C, H, W), and their embeddings (M, D): the
+            bounds are theirs, because a network places the images that it knows closer together. Without, they are
+            those of every second image of `images`, and distances are measured from the others.
+        false_alarm: in (0, 1).
+
+    Source: the distance is that of Mahalanobis (Lee et al. 2018, arXiv:1807.03888), for one class, under the
+        covariance of probabilistic PCA (Tipping and Bishop 1999).
+    """
+    fitted = slice(None) if reference is not None else slice(0, None, 2)
+    judged_images, judged_embeddings = reference or (
+        images[1::2],
+        None if embeddings is None else embeddings[1::2],
+    )
+    template = _template(images[fitted])
+    gate: dict[str, Any] = {
+        "version": VERSION,
+        "images": len(images),
+        "false_alarm": false_alarm,
+        "shape": list(images.shape[1:]),
+        "template": _packed(template, np.float16),
+    }
+    values = _features(judged_images, template)
+    gate["embedding"] = None
+    if embeddings is not None and judged_embeddings is not None:
+        gate["embedding"] = _subspace(np.asarray(embeddings[fitted], np.float64))
+        values["embedding"] = _distances(judged_embeddings, gate["embedding"])
+    tail = false_alarm / len(values)
+    gate["bounds"] = {name: _bounds(name, some, tail) for name, some in values.items()}
+    return gate
+
+
+def check(
+    gate: Mapping[str, Any], images: NDArray[np.uint8], embeddings: NDArray[np.floating] | None
+) -> list[tuple[str, ...]]:
+    """Why each image does not look like the training images; nothing where it does.
+
+    Args:
+        gate: of `gate_statistics`.
+        images: (N, C, H, W) uint8.
+        embeddings: (N, D), or None, which leaves their distance unchecked.
+
+    Returns:
+        N tuples of reasons, such as "brightness 201 (training images: 12 to 95)".
+    """
+    if gate.get("version") != VERSION:
+        return [()] * len(images)
+    values = _features(images, _unpacked(gate["template"], np.float16))
+    if embeddings is not None and gate["embedding"] is not None:
+        values["embedding"] = _distances(embeddings, gate["embedding"])
+    reasons: list[tuple[str, ...]] = [()] * len(images)
+    for name, (low, high) in gate["bounds"].items():
+        if name not in values:
+            continue
+        for row in np.flatnonzero((values[name] < low) | (values[name] > high)):
+            reasons[row] += (_reason(name, float(values[name][row]), low, high),)
+    return reasons
+
+
+def _reason(name: str, value: float, low: float, high: float) -> str:
+    if name == "embedding":
+        return f"embedding {value:.3g} from the training images (up to {high:.3g})"
+    return f"{name} {value:.3g} (training images: {low:.3g} to {high:.3g})"
+
+
+def _bounds(name: str, values: NDArray[np.float64], tail: float) -> list[float]:
+    """Limits that leave `tail` of the values outside; a distance has an upper one only."""
+    if name == "embedding":
+        return [0.0, _beyond(values, tail)]
+    return [-_beyond(-values, tail / 2), _beyond(values, tail / 2)]
+
+
+def _beyond(values: NDArray[np.float64], tail: float) -> float:
+    """The value that a share `tail` lies above, continued beyond the largest one where there are too few values.
+
+    The tail is taken to fall exponentially from the quantile 0.9 on, as those of a normal distribution and of squared
+    distances nearly do; the largest of a hundred values would be passed by every hundredth image.
+    """
+    start = float(np.quantile(values, 0.9))
+    excess = values[values > start] - start
+    if len(excess) == 0:
+        return start
+    exponential = start + float(excess.mean()) * float(np.log(0.1 / tail))
+    enough = len(values) * tail >= 10
+    return float(np.quantile(values, 1 - tail)) if enough else max(exponential, float(values.max()))
+
+
+def _template(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(h, w) mean of the images, small and grey."""
+    sums = [_small(block).mean(axis=1).sum(axis=0, dtype=np.float64) for block in _blocks(images)]
+    return np.asarray(np.sum(sums, axis=0) / len(images), np.float32)
+
+
+def _features(images: NDArray[np.uint8], template: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+    """(N,) values of each feature; `saturation` of images in colour only."""
+    parts = [_features_of_some(_small(block), template) for block in _blocks(images)]
+    if not parts:
+        return {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _features_of_some(small: NDArray[np.float32], template: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
+    grey = small.mean(axis=1)
+    height, width = grey.shape[1:]
+    rim = max(1, height // 16), max(1, width // 16)
+    edge = np.ones((height, width), np.bool_)
+    edge[rim[0] : height - rim[0], rim[1] : width - rim[1]] = False
+    deviation = grey.std(axis=(1, 2))
+    steps = np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2)) + np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2))
+    centred = grey - grey.mean(axis=(1, 2), keepdims=True)
+    pattern = np.asarray(template, np.float32) - np.float32(template.mean())
+    norms = np.sqrt((centred**2).sum(axis=(1, 2)) * (pattern**2).sum()) + 1e-6
+    values = {
+        "brightness": grey.mean(axis=(1, 2)),
+        "contrast": deviation,
+        "border": grey[:, edge].mean(axis=1) - (grey[:, ~edge].mean(axis=1) if (~edge).any() else 0),
+        "background": (grey < 25.5).mean(axis=(1, 2)),
+        "sharpness": steps / (deviation + 1),
+        "similarity": (centred * pattern).sum(axis=(1, 2)) / norms,
+    }
+    if small.shape[1] > 1:
+        values["saturation"] = (small.max(axis=1) - small.min(axis=1)).mean(axis=(1, 2))
+    return {name: np.asarray(some, np.float64) for name, some in values.items()}
+
+
+def _small(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(n, C, h, w) of at most `_SIDE` pixels a side."""
+    n, channels, height, width = images.shape
+    size = min(width, _SIDE), min(height, _SIDE)
+    if size == (width, height):
+        return images.astype(np.float32)
+    small = np.empty((n, channels, size[1], size[0]), np.uint8)
+    for row, channel in np.ndindex(n, channels):
+        small[row, channel] = cv2.resize(images[row, channel], size, interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32)
+
+
+def _blocks(images: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    edges: Sequence[int] = [*range(0, len(images), _BLOCK), len(images)]
+    return [images[start:stop] for start, stop in pairwise(edges)]
+
+
+def _subspace(embeddings: NDArray[np.float64]) -> dict[str, Any]:
+    """Mean, leading directions with their variances, and the mean variance of all other directions."""
+    n, dim = embeddings.shape
+    mean = embeddings.mean(axis=0)
+    covariance = np.cov(embeddings, rowvar=False).reshape(dim, dim)
+    variances, directions = np.linalg.eigh(covariance)
+    variances, directions = variances[::-1].clip(0), directions[:, ::-1]
+    count = max(1, min(_MAX_COMPONENTS, dim, n - 1, _MAX_STORED // dim))
+    # A direction in which the training images never differ would make any step in it infinite.
+    floor = 1e-3 * float(variances.mean()) + 1e-12
+    rest = float(variances[count:].mean()) if count < dim else 0.0
+    return {
+        "dim": dim,
+        "mean": _packed(mean, np.float32),
+        "components": _packed(directions[:, :count].T, np.float16),
+        "variances": [float(max(value, floor)) for value in variances[:count]],
+        "rest": max(rest, floor),
+    }
+
+
+def _distances(embeddings: NDArray[np.floating], subspace: Mapping[str, Any]) -> NDArray[np.float64]:
+    """(N,) distances from the mean, in standard deviations a dimension."""
+    mean = _unpacked(subspace["mean"], np.float32)
+    components = _unpacked(subspace["components"], np.float16).astype(np.float32)
+    centred = np.asarray(embeddings, np.float32) - mean
+    inside = centred @ components.T
+    outside = np.maximum((centred**2).sum(axis=1) - (inside**2).sum(axis=1), 0)
+    squared = (inside**2 / np.array(subspace["variances"])).sum(axis=1) + outside / subspace["rest"]
+    return np.asarray(np.sqrt(squared / subspace["dim"]), np.float64)
+
+
+def _packed(values: NDArray[np.floating], kind: type[np.floating]) -> dict[str, Any]:
+    """An array as JSON: base64 of its little-endian bytes, because digits would take five times as many."""
+    data = np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<"))
+    return {"shape": list(data.shape), "base64": base64.b64encode(data.tobytes()).decode()}
+
+
+def _unpacked(packed: Mapping[str, Any], kind: type[np.floating]) -> NDArray[np.floating]:
+    data = np.frombuffer(base64.b64decode(packed["base64"]), np.dtype(kind).newbyteorder("<"))
+    return data.reshape(packed["shape"])
