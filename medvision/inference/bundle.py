@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from medvision.targets import build
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
 WEIGHTS = "weights.safetensors"
+CARD = "README.md"
 RESEARCH_USE = "Research use only. Not a medical device: not for diagnosis or treatment."
 
 
@@ -36,6 +39,9 @@ def save_bundle(
     decode: Mapping[str, Any],
     fingerprint: str,
     temperature: float = 1.0,
+    operating_point: Mapping[str, Any] | None = None,
+    conformal: Mapping[str, Any] | None = None,
+    gate: Mapping[str, Any] | None = None,
     licence: str = RESEARCH_USE,
 ) -> Path:
     """Write a bundle, whole or not at all; a bundle that is there already is replaced once the new one is on disk.
@@ -49,6 +55,9 @@ def save_bundle(
         decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes it.
         fingerprint: SHA-256 of the data it was trained on.
         temperature: T > 0 in probs = softmax(logits / T).
+        operating_point: see `Predictor`; plain JSON without NaN or infinities, as the next two.
+        conformal: see `Predictor`.
+        gate: see `Predictor`.
         licence: what the model may be used for.
 
     Returns:
@@ -71,15 +80,63 @@ def save_bundle(
         # For the reader: what is used are the buffers among the weights.
         "normalisation": {"mean": network.mean.tolist(), "std": network.std.tolist()},
         "temperature": temperature,
+        "operating_point": operating_point,
+        "conformal": conformal,
+        "gate": gate,
         "fingerprint": fingerprint,
         "licence": licence,
         "files": {WEIGHTS: hashlib.sha256(weights).hexdigest()},
     }
-    manifest["sha256"] = _digest(manifest)
     with _replacing_directory(directory) as staged:
         (staged / WEIGHTS).write_bytes(weights)
-        (staged / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_manifest(staged, manifest)
     return directory
+
+
+def amend_bundle(
+    directory: str | Path,
+    *,
+    temperature: float | EllipsisType = ...,
+    operating_point: Mapping[str, Any] | EllipsisType | None = ...,
+    conformal: Mapping[str, Any] | EllipsisType | None = ...,
+    gate: Mapping[str, Any] | EllipsisType | None = ...,
+    card: str | EllipsisType = ...,
+) -> None:
+    """Write down what is known only once the model has been evaluated; the weights stay the file that they are.
+
+    What is left out stays as it was. The bundle is replaced by the amended one as a whole, as `save_bundle` does it.
+
+    Args:
+        directory: the bundle.
+        temperature: T > 0 in probs = softmax(logits / T).
+        operating_point: see `Predictor`; None takes it away, here and for the next two.
+        conformal: see `Predictor`.
+        gate: see `Predictor`.
+        card: the model card, Markdown, for README.md.
+
+    Raises:
+        BundleError: if there is no bundle, its manifest was changed, or it was written for a newer medvision.
+        ValueError: if a value is NaN or infinite, which JSON has no words for.
+    """
+    directory = Path(directory).resolve()
+    changes = {
+        "temperature": temperature,
+        "operating_point": operating_point,
+        "conformal": conformal,
+        "gate": gate,
+    }
+    _restore(directory)
+    manifest = _read_manifest(directory) | {name: value for name, value in changes.items() if value is not ...}
+    with _replacing_directory(directory) as staged:
+        for name in manifest["files"]:
+            # Not read, so not blessed: a file that was damaged before still differs from its SHA-256.
+            _link(_inside(directory, name), staged / name)
+        if not isinstance(card, EllipsisType):
+            content = card.encode()
+            (staged / CARD).unlink(missing_ok=True)
+            (staged / CARD).write_bytes(content)
+            manifest["files"] |= {CARD: hashlib.sha256(content).hexdigest()}
+        _write_manifest(staged, manifest)
 
 
 def load_bundle(directory: str | Path, device: str | torch.device = "cpu") -> Predictor:
@@ -119,8 +176,18 @@ def load_bundle(directory: str | Path, device: str | torch.device = "cpu") -> Pr
         manifest["class_names"],
         decode=manifest["decode"] | {"size": tuple(manifest["decode"]["size"])},
         temperature=manifest["temperature"],
+        operating_point=manifest.get("operating_point"),
+        conformal=manifest.get("conformal"),
+        gate=manifest.get("gate"),
         device=device,
     )
+
+
+def _write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
+    # The digest is of what a reader will find: lists for tuples, text for the keys of mappings.
+    values = json.loads(json.dumps(manifest, allow_nan=False))
+    text = json.dumps(values | {"sha256": _digest(values)}, indent=2, ensure_ascii=False)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
@@ -147,9 +214,7 @@ def _read_files(directory: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
     """Read each file once, so that what was checked is what is used."""
     contents = {}
     for name, expected in hashes.items():
-        path = directory / name
-        if path.name != name:
-            raise BundleError(f"{directory / MANIFEST} lists {name!r}, which is not a file of the bundle.")
+        path = _inside(directory, name)
         try:
             contents[name] = path.read_bytes()
         except OSError as error:
@@ -159,6 +224,22 @@ def _read_files(directory: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
     if WEIGHTS not in contents:
         raise BundleError(f"{directory / MANIFEST} lists no {WEIGHTS}.")
     return contents
+
+
+def _inside(directory: Path, name: str) -> Path:
+    if (directory / name).name != name:
+        raise BundleError(f"{directory / MANIFEST} lists {name!r}, which is not a file of the bundle.")
+    return directory / name
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name where the file system can, else a copy."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError as error:
+        raise BundleError(f"{source} cannot be read: {error.strerror}. Copy the bundle again.") from error
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
@@ -174,9 +255,8 @@ def _replacing_directory(directory: Path) -> Iterator[Path]:
     A directory cannot be renamed over another, so for an instant neither is there; should the process be killed just
     then, the old one is found beside as `.<name>.old` and the next save puts it back first.
     """
-    staged, retired = (directory.with_name(f".{directory.name}.{suffix}") for suffix in ("new", "old"))
-    if retired.exists() and not directory.exists():
-        retired.rename(directory)
+    staged, retired = _beside(directory)
+    _restore(directory)
     for leftover in (staged, retired):
         shutil.rmtree(leftover, ignore_errors=True)
     staged.mkdir(parents=True)
@@ -189,7 +269,18 @@ def _replacing_directory(directory: Path) -> Iterator[Path]:
         staged.rename(directory)
         sync(directory.parent)
     finally:
-        if retired.exists() and not directory.exists():
-            retired.rename(directory)
+        _restore(directory)
         shutil.rmtree(staged, ignore_errors=True)
         shutil.rmtree(retired, ignore_errors=True)
+
+
+def _restore(directory: Path) -> None:
+    """Put back a bundle whose replacement was killed between its two renames."""
+    _, retired = _beside(directory)
+    if retired.exists() and not directory.exists():
+        retired.rename(directory)
+
+
+def _beside(directory: Path) -> tuple[Path, Path]:
+    """Where the new directory is made and where the old one waits until the new one is in its place."""
+    return directory.with_name(f".{directory.name}.new"), directory.with_name(f".{directory.name}.old")

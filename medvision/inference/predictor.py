@@ -25,6 +25,10 @@ class Predictor:
         class_names: K names.
         decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes it.
         temperature: T > 0 in probs = softmax(logits / T).
+        operating_point: `positive` (class names), `threshold`, `rule` and `target`: a case is positive if the summed
+            probability of these classes reaches the threshold; None where none was chosen.
+        conformal: `coverage` and `quantile`: class k belongs to the set of a case if 1 - p_k <= quantile; or None.
+        gate: statistics of the training images, to notice an image of another kind; or None.
         device: "cpu", "cuda", "cuda:1", "mps", ...; "gpu" is any accelerator, "auto" one where there is one.
 
     Raises:
@@ -38,11 +42,17 @@ class Predictor:
         *,
         decode: Mapping[str, Any],
         temperature: float = 1.0,
+        operating_point: Mapping[str, Any] | None = None,
+        conformal: Mapping[str, Any] | None = None,
+        gate: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.class_names = tuple(class_names)
         self.decode = dict(decode)
         self.temperature = temperature
+        self.operating_point = operating_point
+        self.conformal = conformal
+        self.gate = gate
         self.device = choose_device(device)
         self.network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
