@@ -25,10 +25,15 @@ TYPES: Mapping[str, Any] = {
     "out": str | None,
     "resume": str | None,
     "init_from": str | None,
+    "run": str | None,
+    "model": str | None,
     "checkpoint.every_n_steps": int | None,
 }
 
-CHOICES: Mapping[str, tuple[str, ...]] = {"monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc")}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc"),
+    "select": ("none", "uncertainty"),
+}
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
     "> 0": (
@@ -37,16 +42,16 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     ),
     ">= 0": (
         *("seed", "data.split_seed", "data.fold", "loss.focal_gamma", "optimizer.weight_decay"),
-        *("early_stopping.patience", "early_stopping.min_delta"),
+        *("early_stopping.patience", "early_stopping.min_delta", "review"),
     ),
     ">= 1": (
         *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
-        *("checkpoint.every_n_steps", "evaluation.n_resamples"),
+        *("checkpoint.every_n_steps", "evaluation.n_resamples", "k"),
     ),
     ">= 2": ("data.n_folds",),
     "> 0 and < 1": ("data.val_fraction", "data.test_fraction", "scheduler.pct_start", "evaluation.confidence_level"),
     ">= 0 and < 1": ("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
-    ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final"),
+    ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final", "min_confidence"),
 }
 
 

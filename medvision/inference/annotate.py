@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from medvision.errors import RunError
 from medvision.files import sync, write_text
 from medvision.inference import gate
 from medvision.inference.inputs import Inputs
+from medvision.inference.predicts import Predicts
 from medvision.inference.triage import Annotation, triage, unreadable
 from medvision.randomness import generator
 
@@ -27,24 +28,25 @@ _PIXELS_PER_BLOCK = 2**22
 _BLOCK = 32, 512  # fewest and most images at a time
 
 
-class Model(Protocol):
-    """What labels images: a Predictor of any kind."""
+class Model(Predicts, Protocol):
+    """What labels images: a predictor of any kind, with what was decided on when it was evaluated."""
 
-    class_names: tuple[str, ...]
-    decode: dict[str, Any]
-    operating_point: dict[str, Any] | None
-    conformal: dict[str, Any] | None
-    gate: dict[str, Any] | None
+    operating_point: Mapping[str, Any] | None
+    conformal: Mapping[str, Any] | None
+    gate: Mapping[str, Any] | None
 
-    def predict_with_embeddings(
-        self, images: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating] | None]:
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A model that has embeddings."""
+
+    def probs_and_embeddings(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Calibrated probabilities (N, K) and embeddings (N, D) of images (N, C, H, W)."""
 
 
 def label(
     model: Model, images: NDArray[np.uint8], min_confidence: float, tta: bool = False
-) -> tuple[list[Annotation], NDArray[np.floating] | None]:
+) -> tuple[list[Annotation], NDArray[np.float32] | None]:
     """Label images that are in memory.
 
     Args:
@@ -57,10 +59,13 @@ def label(
     Returns:
         N annotations, and embeddings (N, D) if the model has them.
     """
-    probs, embeddings = model.predict_with_embeddings(images)
+    embeddings: NDArray[np.float32] | None = None
+    if isinstance(model, Embeds):
+        probs, embeddings = model.probs_and_embeddings(images)
+    else:
+        probs = model.predict_probs(images)
     if tta:
-        mirrored, _ = model.predict_with_embeddings(np.ascontiguousarray(images[..., ::-1]))
-        probs = (probs + mirrored) / 2
+        probs = (probs + model.predict_probs(np.ascontiguousarray(images[..., ::-1]))) / 2
     found = triage(
         probs,
         model.class_names,
@@ -114,8 +119,8 @@ def annotate(
             progress(start, total)
         for images, bad in _blocks(inputs.paths[start:], model.decode, block):
             found, embeddings = label(model, images, min_confidence, tta)
-            for index, reason in bad.items():
-                found[index] = unreadable(reason)
+            for row, reason in (bad | _unnameable(inputs.paths[start : start + len(images)])).items():
+                found[row] = unreadable(reason)
             if keep_embeddings and embeddings is not None:
                 _append_rows(vectors, _projected(embeddings), start)
             stop = start + len(images)
@@ -154,7 +159,9 @@ def _claim(out: Path, job: dict[str, Any]) -> None:
     path = out / JOB
     if not path.exists():
         if (out / PARTIAL).exists() or (out / ANNOTATIONS).exists():
-            raise RunError(f"{out} holds annotations without {JOB}, which says whose they are.\nChoose another out=DIR.")
+            raise RunError(
+                f"{out} holds annotations without {JOB}, which says whose they are.\nChoose another out=DIR."
+            )
         with _writing(out):
             write_text(path, json.dumps(job, indent=2, ensure_ascii=False) + "\n")
         return
@@ -208,6 +215,15 @@ def _blocks(
         yield images, _within(bad, begun, size)
 
 
+def _unnameable(paths: Iterable[str]) -> dict[int, str]:
+    """Files whose names are no valid text: no table could hold a path that leads back to them."""
+    return {row: "its name is not valid UTF-8; rename it" for row, path in enumerate(paths) if not _is_text(path)}
+
+
+def _is_text(path: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in path)
+
+
 def _within(bad: Iterable[Unusable], begun: int, size: int) -> dict[int, str]:
     return {index - begun: reason for index, reason, _ in bad if index < begun + size}
 
@@ -217,7 +233,6 @@ def _texts(
 ) -> Iterator[str]:
     for index, (path, one) in enumerate(zip(paths, found, strict=True)):
         record: dict[str, Any] = {
-            # A name that is no valid text can still be shown, though not opened by what is shown.
             "image": os.fsencode(path).decode(errors="backslashreplace"),
             "label": one.label,
             "confidence": one.confidence,

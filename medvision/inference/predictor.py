@@ -1,6 +1,6 @@
 """A trained network that takes raw uint8 images and says how probable each class is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import nn
 
 from medvision.errors import ConfigError, DataError
 from medvision.evaluation.predictions import softmax
+from medvision.models.network import Network
 
 # Below 16 images CPU kernels round otherwise than above; a batch never holds fewer when there are as many.
 _MIN_BATCH = 16
@@ -70,26 +71,43 @@ class Predictor:
             DataError: if `images` has another dtype or shape.
         """
         self._check(images)
-        n, _, height, width = images.shape
-        step = batch_size or min(_MAX_BATCH, max(_MIN_BATCH, _PIXELS_PER_BATCH // (height * width)))
-        logits = np.empty((n, len(self.class_names)), dtype=np.float32)
-        for start in range(0, n, step):
-            stop = min(start + step, n)
-            # A short last batch reaches back over images that are done already.
-            start = max(0, min(start, stop - _MIN_BATCH))
-            logits[start:stop] = self._forward(images[start:stop])
+        logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
+        for rows in _batches(images, batch_size):
+            (logits[rows],) = self._forward(images[rows], self.network)
         return logits
 
     def predict_probs(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float64]:
         """Calibrated probabilities of images, (N, K) float64; arguments and errors as `predict_logits`."""
         return softmax(self.predict_logits(images, batch_size), self.temperature)
 
+    def probs_and_embeddings(
+        self, images: NDArray[np.uint8], batch_size: int | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Calibrated probabilities (N, K), and embeddings (N, D), what the last layer sees, for the price of one.
+
+        Arguments and errors as `predict_logits`; the network is one of medvision.models.
+        """
+        self._check(images)
+        network = self.network
+        if not isinstance(network, Network):
+            raise TypeError(f"embeddings need a network of medvision.models, found {type(network).__name__}")
+        logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
+        embeddings = np.empty((len(images), network.head.in_features), dtype=np.float32)
+        for rows in _batches(images, batch_size):
+            logits[rows], embeddings[rows] = self._forward(images[rows], lambda x: _logits_and_embeddings(network, x))
+        return softmax(logits, self.temperature), embeddings
+
     @torch.inference_mode()
-    def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _forward(
+        self,
+        images: NDArray[np.uint8],
+        apply: Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]],
+    ) -> list[NDArray[np.float32]]:
         # A copy, because torch wants memory it could write to and a memory map may not offer it.
         batch = torch.from_numpy(np.array(images)).to(self.device).contiguous(memory_format=torch.channels_last)
-        logits: torch.Tensor = self.network(batch)
-        return np.asarray(logits.float().cpu().numpy())
+        outputs = apply(batch)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return [np.asarray(one.float().cpu().numpy()) for one in outputs]
 
     def _check(self, images: NDArray[np.uint8]) -> None:
         expected = (self.decode["channels"], *self.decode["size"])
@@ -99,6 +117,20 @@ class Predictor:
                 f"found {images.dtype} {tuple(images.shape)}\n"
                 "Read files with medvision.data.decode.decode(path, **model.decode)."
             )
+
+
+def _logits_and_embeddings(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    embeddings = network.embed(images)
+    return network.head(embeddings), embeddings
+
+
+def _batches(images: NDArray[np.uint8], batch_size: int | None) -> Iterator[slice]:
+    n, _, height, width = images.shape
+    step = batch_size or min(_MAX_BATCH, max(_MIN_BATCH, _PIXELS_PER_BATCH // (height * width)))
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        # A short last batch reaches back over images that are done already.
+        yield slice(max(0, min(start, stop - _MIN_BATCH)), stop)
 
 
 def choose_device(name: str | torch.device) -> torch.device:

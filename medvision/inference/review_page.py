@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,10 @@ def _entries(
     prefix = _common_folder([record["image"] for record in records])
     images: list[dict[str, Any]] = []
     budget, previews = PREVIEW_BYTES, 0
-    for record in records:
+    with ThreadPoolExecutor() as pool:  # threads: OpenCV releases the GIL
+        pictures = list(pool.map(lambda record: _pictures(record["image"], settings), records))
+    for record, (thumbnail, preview) in zip(records, pictures, strict=True):
         path = record["image"]
-        preview = _picture(path, settings, _PREVIEW)
         image = {
             "i": path,
             "n": path.removeprefix(prefix),
@@ -123,14 +125,14 @@ def _entries(
             "l": places[record["label"]],
             "p": [round(record["probs"][name], 4) for name in class_names],
             "c": None if record["set"] is None else [places[name] for name in record["set"]],
-            "t": _jpeg(_shrunk(preview, _THUMBNAIL)),
+            "t": thumbnail,
         }
-        if (large := _jpeg(preview)) and len(large) <= budget and max(preview.shape[:2]) > _THUMBNAIL:
-            image["b"] = large
-            budget -= len(large)
+        if len(preview) <= budget:
+            image["b"] = preview
+            budget -= len(preview)
             previews += 1
-        elif max(preview.shape[:2]) > _THUMBNAIL:
-            budget = 0
+        else:
+            budget = 0  # or a small one further down would get in
         images.append(image)
     notes = []
     if budget == 0:
@@ -161,14 +163,15 @@ def _draw(
     return draw_maps(images, np.array([places[record["label"]] for record in records], np.intp))
 
 
-def _picture(path: str, settings: Mapping[str, Any], side: int) -> NDArray[np.uint8]:
-    """(h, w, C) BGR or grey, the longer side at most `side`; black where the file has gone since it was judged."""
+def _pictures(path: str, settings: Mapping[str, Any]) -> tuple[str, str]:
+    """A thumbnail and a larger picture of a file, in base64; black where it has gone since it was judged."""
     try:
         # Whatever the model takes, a reader sees the whole image, in its colours.
-        pixels = decode(path, **{**settings, "size": (side, side), "channels": 3, "resize": "letterbox"})
+        pixels = decode(path, **{**settings, "size": (_PREVIEW, _PREVIEW), "channels": 3, "resize": "letterbox"})
     except BadImage:
-        return np.zeros((_THUMBNAIL, _THUMBNAIL, 3), np.uint8)
-    return _without_bars(np.ascontiguousarray(pixels[::-1].transpose(1, 2, 0)))
+        pixels = np.zeros((3, _THUMBNAIL, _THUMBNAIL), np.uint8)
+    preview = _without_bars(np.ascontiguousarray(pixels[::-1].transpose(1, 2, 0)))
+    return _jpeg(_shrunk(preview, _THUMBNAIL)), _jpeg(preview)
 
 
 def _without_bars(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -205,7 +208,9 @@ def _common_folder(paths: Sequence[str]) -> str:
     if not paths:
         return ""
     low, high = min(paths), max(paths)
-    same = next((place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(map(len, (low, high))))
+    same = next(
+        (place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(map(len, (low, high)))
+    )
     return low[: low.rfind("/", 0, same) + 1]
 
 

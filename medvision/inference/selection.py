@@ -7,7 +7,10 @@ _POOL = 10  # candidates for each image that is chosen
 
 
 def select_uncertain(
-    uncertainty: NDArray[np.floating], embeddings: NDArray[np.floating] | None, k: int
+    uncertainty: NDArray[np.floating],
+    embeddings: NDArray[np.floating] | None,
+    k: int,
+    eligible: NDArray[np.intp] | None = None,
 ) -> NDArray[np.intp]:
     """Choose k of N images for labelling, the most useful first; equal inputs give equal choices.
 
@@ -17,15 +20,17 @@ def select_uncertain(
     Args:
         uncertainty: (N,) >= 0, such as 1 less the largest probability.
         embeddings: (N, D), in memory or memory-mapped; None chooses by uncertainty alone.
-        k: images to choose, at least 1; all are chosen where N is smaller.
+        k: images to choose, at least 1; all are chosen where there are fewer.
+        eligible: (n,) rows to choose from; None for all.
 
     Returns:
-        (min(k, N),) indices, all different.
+        (min(k, n),) rows, all different.
 
     Source: candidates first, then diversity: Zhdanov 2019, arXiv:1901.05954; the greedy k-centre step: Sener and
         Savarese 2018, arXiv:1708.00489.
     """
-    order = np.argsort(-uncertainty, kind="stable")
+    rows = np.arange(len(uncertainty)) if eligible is None else eligible
+    order = rows[np.argsort(-uncertainty[rows], kind="stable")]
     if embeddings is None or k >= len(order):
         return order[:k]
     pool = order[: _POOL * k]
