@@ -210,9 +210,8 @@ def _blocks(
             yield images[:size], _within(bad, begun, size)
             waiting, begun = [images[size:]], begun + size
             bad = [one for one in bad if one[0] >= begun]
-    images = np.concatenate(waiting) if waiting else np.empty(0)
-    if len(images):
-        yield images, _within(bad, begun, size)
+    if sum(map(len, waiting)):
+        yield np.concatenate(waiting), _within(bad, begun, size)
 
 
 def _unnameable(paths: Iterable[str]) -> dict[int, str]:
@@ -251,7 +250,7 @@ def _projected(embeddings: NDArray[np.floating]) -> NDArray[np.float32]:
     if dim <= EMBEDDING_DIM:
         return embeddings.astype("<f4")
     directions = generator("embedding projection", dim).standard_normal((dim, EMBEDDING_DIM))
-    return (embeddings @ (directions / np.sqrt(EMBEDDING_DIM))).astype("<f4")
+    return np.asarray(embeddings @ (directions / np.sqrt(EMBEDDING_DIM)), "<f4")
 
 
 def _append_rows(file: IO[bytes], rows: NDArray[np.float32], start: int) -> None:

@@ -17,57 +17,68 @@ _BLOCK = 1024  # images at a time
 _MAX_COMPONENTS = 32
 _MAX_STORED = 50_000  # numbers of the components, two bytes each: 133 kB as base64
 
-_MEANING = {
-    "brightness": "mean of the pixels, 0 to 255",
-    "contrast": "standard deviation of the pixels",
-    "border": "mean of the outermost pixels less that of the others",
-    "background": "share of pixels in the darkest tenth",
-    "sharpness": "mean step between neighbouring pixels over the contrast",
-    "similarity": "correlation with the mean training image",
-    "saturation": "mean distance between the strongest and the weakest colour channel",
+_LEVELS = 16  # of the histogram
+# What each number is, with the least and the most that it can be.
+_FEATURES = {
+    "brightness": (0.0, 255.0),  # mean of the pixels
+    "contrast": (0.0, 128.0),  # their standard deviation
+    "border": (-255.0, 255.0),  # mean of the outermost pixels less that of the others
+    "background": (0.0, 1.0),  # share of pixels in the darkest tenth
+    "sharpness": (0.0, np.inf),  # mean step between neighbouring pixels over the contrast
+    "similarity": (-1.0, 1.0),  # correlation with the mean training image
+    "saturation": (0.0, 255.0),  # mean distance between the strongest and the weakest colour channel
+}
+# A step in each that a reader would notice, so that their distances can be added up.
+_UNIT = {
+    "brightness": 32.0,
+    "contrast": 32.0,
+    "border": 32.0,
+    "background": 0.2,
+    "sharpness": 0.2,
+    "similarity": 0.2,
+    "saturation": 8.0,
+}
+# Vectors, judged by their distance from the training images.
+_DISTANCES = {
+    "histogram": "grey values",
+    "layout": "light and dark areas",
+    "statistics": "brightness, contrast and the like together",
+    "embedding": "what the model sees",
 }
 
 
 def gate_statistics(
-    images: NDArray[np.uint8],
-    embeddings: NDArray[np.floating] | None,
-    reference: tuple[NDArray[np.uint8], NDArray[np.floating] | None] | None = None,
-    false_alarm: float = FALSE_ALARM,
+    images: NDArray[np.uint8], embeddings: NDArray[np.floating] | None, false_alarm: float = FALSE_ALARM
 ) -> dict[str, Any]:
-    """What the gate has to know of the training images: a plain dict of at most 200 kB as JSON.
+    """What the gate has to know of the training images: a plain dict, below 200 kB as JSON.
 
-    Each feature of the pixels, and the distance of the embedding, gets bounds beyond which a reference image lies with
-    a probability of `false_alarm` divided by their number, so that all together flag about that share of them.
+    Each feature of an image, and each distance from the training images, gets bounds beyond which an image like them
+    lies with a probability of `false_alarm` divided by their number: all together flag at most about that share.
+    Distances are measured from every second image, and bounded by what they are for the others.
 
     Args:
-        images: (N, C, H, W) uint8, the training images; at least 2, better hundreds.
+        images: (N, C, H, W) uint8, the training images, in an order without meaning for their kind; at least 4, better
+            hundreds.
         embeddings: (N, D) of the same images, or None for a model that has none.
-        reference: images like them that the network was not trained on, (M, C, H, W), and their embeddings (M, D): the
-            bounds are theirs, because a network places the images that it knows closer together. Without, they are
-            those of every second image of `images`, and distances are measured from the others.
         false_alarm: in (0, 1).
 
-    Source: the distance is that of Mahalanobis (Lee et al. 2018, arXiv:1807.03888), for one class, under the
+    Source: the distance is that of Mahalanobis (Lee et al. 2018, arXiv:1807.03888), for all classes as one, under the
         covariance of probabilistic PCA (Tipping and Bishop 1999).
     """
-    fitted = slice(None) if reference is not None else slice(0, None, 2)
-    judged_images, judged_embeddings = reference or (
-        images[1::2],
-        None if embeddings is None else embeddings[1::2],
-    )
+    fitted, judged = slice(0, None, 2), slice(1, None, 2)
     template = _template(images[fitted])
     gate: dict[str, Any] = {
         "version": VERSION,
         "images": len(images),
         "false_alarm": false_alarm,
-        "shape": list(images.shape[1:]),
         "template": _packed(template, np.float16),
     }
-    values = _features(judged_images, template)
-    gate["embedding"] = None
-    if embeddings is not None and judged_embeddings is not None:
-        gate["embedding"] = _subspace(np.asarray(embeddings[fitted], np.float64))
-        values["embedding"] = _distances(judged_embeddings, gate["embedding"])
+    values, vectors = _features(images[judged], template)
+    _, known = _features(images[fitted], template)
+    if embeddings is not None:
+        known["embedding"], vectors["embedding"] = embeddings[fitted], embeddings[judged]
+    gate["subspaces"] = {name: _subspace(np.asarray(some, np.float64)) for name, some in known.items()}
+    values |= {name: _distances(some, gate["subspaces"][name]) for name, some in vectors.items()}
     tail = false_alarm / len(values)
     gate["bounds"] = {name: _bounds(name, some, tail) for name, some in values.items()}
     return gate
@@ -88,9 +99,11 @@ def check(
     """
     if gate.get("version") != VERSION:
         return [()] * len(images)
-    values = _features(images, _unpacked(gate["template"], np.float16))
-    if embeddings is not None and gate["embedding"] is not None:
-        values["embedding"] = _distances(embeddings, gate["embedding"])
+    values, vectors = _features(images, _unpacked(gate["template"], np.float16))
+    if embeddings is not None:
+        vectors["embedding"] = embeddings
+    subspaces = gate["subspaces"]
+    values |= {name: _distances(some, subspaces[name]) for name, some in vectors.items() if name in subspaces}
     reasons: list[tuple[str, ...]] = [()] * len(images)
     for name, (low, high) in gate["bounds"].items():
         if name not in values:
@@ -101,31 +114,33 @@ def check(
 
 
 def _reason(name: str, value: float, low: float, high: float) -> str:
-    if name == "embedding":
-        return f"embedding {value:.3g} from the training images (up to {high:.3g})"
-    return f"{name} {value:.3g} (training images: {low:.3g} to {high:.3g})"
+    if name in _DISTANCES:
+        return f"{_DISTANCES[name]} {value:.1f} away (training images: up to {high:.1f})"
+    digits = 0 if _UNIT[name] >= 1 else 2
+    return f"{name} {value:.{digits}f} (training images: {low:.{digits}f} to {high:.{digits}f})"
 
 
 def _bounds(name: str, values: NDArray[np.float64], tail: float) -> list[float]:
     """Limits that leave `tail` of the values outside; a distance has an upper one only."""
-    if name == "embedding":
+    if name in _DISTANCES:
         return [0.0, _beyond(values, tail)]
-    return [-_beyond(-values, tail / 2), _beyond(values, tail / 2)]
+    least, most = _FEATURES[name]
+    return [max(least, -_beyond(-values, tail / 2)), min(most, _beyond(values, tail / 2))]
 
 
 def _beyond(values: NDArray[np.float64], tail: float) -> float:
-    """The value that a share `tail` lies above, continued beyond the largest one where there are too few values.
+    """The value that a share `tail` lies above: a quantile, or its estimate where there are too few values for one.
 
-    The tail is taken to fall exponentially from the quantile 0.9 on, as those of a normal distribution and of squared
-    distances nearly do; the largest of a hundred values would be passed by every hundredth image.
+    For the estimate the tail falls exponentially from the quantile 0.9 on, which is slower than a normal one; the
+    largest of a hundred values would be passed by every hundredth image.
     """
     start = float(np.quantile(values, 0.9))
     excess = values[values > start] - start
     if len(excess) == 0:
         return start
-    exponential = start + float(excess.mean()) * float(np.log(0.1 / tail))
-    enough = len(values) * tail >= 10
-    return float(np.quantile(values, 1 - tail)) if enough else max(exponential, float(values.max()))
+    if len(values) * tail >= 10:
+        return float(np.quantile(values, 1 - tail))
+    return start + float(excess.mean()) * float(np.log(0.1 / tail))
 
 
 def _template(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -134,12 +149,40 @@ def _template(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(np.sum(sums, axis=0) / len(images), np.float32)
 
 
-def _features(images: NDArray[np.uint8], template: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
-    """(N,) values of each feature; `saturation` of images in colour only."""
-    parts = [_features_of_some(_small(block), template) for block in _blocks(images)]
-    if not parts:
-        return {}
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def _features(
+    images: NDArray[np.uint8], template: NDArray[np.floating]
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.floating]]]:
+    """(N,) values of each feature, `saturation` for images in colour only; (N, D) vectors."""
+    blocks = [_small(block) for block in _blocks(images)]
+    values = _joined([_features_of_some(small, template) for small in blocks])
+    vectors = _joined([{"histogram": _histograms(small), "layout": _layouts(small)} for small in blocks])
+    if values:
+        # Each may be usual and all together not: few images are dark and full of contrast.
+        together = [some / _UNIT[name] for name, some in values.items()]
+        vectors["statistics"] = np.stack(together, axis=1)
+    return values, vectors
+
+
+def _joined(parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def _histograms(small: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, levels) root of the share of pixels at each grey level, so that rare levels count too."""
+    grey = small.mean(axis=1)
+    levels = np.minimum(grey * (_LEVELS / 256), _LEVELS - 1).astype(np.intp).reshape(len(grey), -1)
+    places = levels + _LEVELS * np.arange(len(grey))[:, np.newaxis]
+    counts = np.bincount(places.ravel(), minlength=_LEVELS * len(grey)).reshape(len(grey), _LEVELS)
+    return np.asarray(np.sqrt(counts / levels.shape[1]), np.float32)
+
+
+def _layouts(small: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, D) the picture at half the size, without its brightness and contrast."""
+    grey = small.mean(axis=1)
+    height, width = (2 * (length // 2) for length in grey.shape[1:])
+    halves = grey[:, :height, :width].reshape(len(grey), height // 2, 2, width // 2, 2).mean(axis=(2, 4))
+    flat = halves.reshape(len(grey), -1)
+    return np.asarray((flat - flat.mean(axis=1, keepdims=True)) / (flat.std(axis=1, keepdims=True) + 1), np.float32)
 
 
 def _features_of_some(small: NDArray[np.float32], template: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:

@@ -35,7 +35,7 @@ class Inputs:
         digest = hashlib.sha256()
         for index, path in enumerate(self.paths):
             try:
-                status = os.stat(path)
+                status = Path(path).stat()
                 state = f"{status.st_size} {status.st_mtime_ns}"
             except OSError:
                 state = "missing"

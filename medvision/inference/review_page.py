@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,9 +21,9 @@ from medvision.files import write_text
 from medvision.inference.ledger import Index, read_rows
 
 PER_PAGE = 2000  # images; a thumbnail takes about 3 kB
-PREVIEW_BYTES = 12_000_000  # of larger pictures on a page
+PREVIEW_BYTES = 8_000_000  # of larger pictures on a page
 MAPS = 100  # class activation maps on a page
-_THUMBNAIL, _PREVIEW = 96, 384  # pixels of the longer side
+_THUMBNAIL, _PREVIEW = 96, 320  # pixels of the longer side
 _QUALITY = 80
 _UNREADABLE_SHOWN = 200
 
@@ -176,7 +177,7 @@ def _pictures(path: str, settings: Mapping[str, Any]) -> tuple[str, str]:
 
 def _without_bars(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The picture without the black bars of letterboxing, which lie on two sides only."""
-    lit = pixels.any(axis=2)
+    lit = np.asarray(pixels.max(axis=2) > 0)
     rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
     if not len(rows):
         return pixels
@@ -204,14 +205,8 @@ def _jpeg(pixels: NDArray[np.uint8]) -> str:
 
 
 def _common_folder(paths: Sequence[str]) -> str:
-    """The longest beginning of all paths that ends with a separator."""
-    if not paths:
-        return ""
-    low, high = min(paths), max(paths)
-    same = next(
-        (place for place, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), min(map(len, (low, high)))
-    )
-    return low[: low.rfind("/", 0, same) + 1]
+    """The folder that holds all files, with a separator at its end."""
+    return str(Path(os.path.commonpath([Path(path).parent for path in paths]), "_"))[:-1] if paths else ""
 
 
 def _render(data: Mapping[str, Any], words: Mapping[str, Any]) -> str:

@@ -67,7 +67,7 @@ def triage(
         classes = None if conformal is None else _conformal_set(values, float(conformal["quantile"]))
         doubts = _doubts(float(values[label]), int(label), classes, min_confidence)
         status: Status = "rejected" if outside else "review" if doubts else "auto"
-        reasons = [f"out of range: {one}" for one in outside] + doubts
+        reasons = ([f"out of range: {', '.join(outside)}"] if outside else []) + doubts
         found.append(
             Annotation(
                 status,
@@ -85,11 +85,11 @@ def _labels(
     probs: NDArray[np.float64], class_names: Sequence[str], operating_point: Mapping[str, Any] | None
 ) -> NDArray[np.intp]:
     if operating_point is None:
-        return probs.argmax(axis=1)
+        return np.asarray(probs.argmax(axis=1))
     positive = np.isin(np.array(class_names), list(operating_point["positive"]))
     is_positive = probs[:, positive].sum(axis=1) >= operating_point["threshold"]
     # Classes on the other side are out of the question, however probable.
-    return np.where(positive == is_positive[:, np.newaxis], probs, -1.0).argmax(axis=1)
+    return np.asarray(np.where(positive == is_positive[:, np.newaxis], probs, -1.0).argmax(axis=1))
 
 
 def _conformal_set(probs: NDArray[np.float64], quantile: float) -> list[int]:
