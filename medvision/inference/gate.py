@@ -52,8 +52,8 @@ def gate_statistics(
 ) -> dict[str, Any]:
     """What the gate has to know of the training images: a plain dict, below 200 kB as JSON.
 
-    Each feature of an image, and each distance from the training images, gets bounds beyond which an image like them
-    lies with a probability of `false_alarm` divided by their number: all together flag at most about that share.
+    Each feature of an image, and each distance from the training images, gets bounds that are equally rare to be passed
+    by an image like them, so rare that all together flag a share of about `false_alarm`.
     Distances are measured from every second image, and bounded by what they are for the others.
 
     Args:
@@ -79,8 +79,7 @@ def gate_statistics(
         known["embedding"], vectors["embedding"] = embeddings[fitted], embeddings[judged]
     gate["subspaces"] = {name: _subspace(np.asarray(some, np.float64)) for name, some in known.items()}
     values |= {name: _distances(some, gate["subspaces"][name]) for name, some in vectors.items()}
-    tail = false_alarm / len(values)
-    gate["bounds"] = {name: _bounds(name, some, tail) for name, some in values.items()}
+    gate["bounds"] = _all_bounds(values, false_alarm)
     return gate
 
 
@@ -118,6 +117,23 @@ def _reason(name: str, value: float, low: float, high: float) -> str:
         return f"{_DISTANCES[name]} {value:.1f} away (training images: up to {high:.1f})"
     digits = 0 if _UNIT[name] >= 1 else 2
     return f"{name} {value:.{digits}f} (training images: {low:.{digits}f} to {high:.{digits}f})"
+
+
+def _all_bounds(values: Mapping[str, NDArray[np.float64]], false_alarm: float) -> dict[str, list[float]]:
+    """Bounds, equally rare to be passed, that leave `false_alarm` of the images outside of at least one.
+
+    The images that one feature finds odd are mostly those that others find odd as well, so each may have a larger part
+    of the false alarms than one for each feature.
+    """
+    bounds: dict[str, list[float]] = {}
+    for tail in false_alarm * np.geomspace(1 / len(values), 1, 20):
+        wider, bounds = bounds, {name: _bounds(name, some, float(tail)) for name, some in values.items()}
+        outside = [(values[name] < low) | (values[name] > high) for name, (low, high) in bounds.items()]
+        flagged = np.any(outside, axis=0)
+        # One more than were seen: a rate of nought out of fifty is no promise of nought.
+        if wider and flagged.sum() + 1 > false_alarm * (len(flagged) + 1):
+            return wider
+    return bounds
 
 
 def _bounds(name: str, values: NDArray[np.float64], tail: float) -> list[float]:

@@ -21,7 +21,7 @@ from medvision.files import write_text
 from medvision.inference.ledger import Index, read_rows
 
 PER_PAGE = 2000  # images; a thumbnail takes about 3 kB
-PREVIEW_BYTES = 8_000_000  # of larger pictures on a page
+PREVIEWS = 400  # larger pictures on a page; one takes about 20 kB
 MAPS = 100  # class activation maps on a page
 _THUMBNAIL, _PREVIEW = 96, 320  # pixels of the longer side
 _QUALITY = 80
@@ -112,9 +112,9 @@ def _entries(
     places = {name: place for place, name in enumerate(class_names)}
     prefix = _common_folder([record["image"] for record in records])
     images: list[dict[str, Any]] = []
-    budget, previews = PREVIEW_BYTES, 0
     with ThreadPoolExecutor() as pool:  # threads: OpenCV releases the GIL
-        pictures = list(pool.map(lambda record: _pictures(record["image"], settings), records))
+        sides = [_PREVIEW] * PREVIEWS + [_THUMBNAIL] * max(0, len(records) - PREVIEWS)
+        pictures = list(pool.map(lambda record, side: _pictures(record["image"], settings, side), records, sides))
     for record, (thumbnail, preview) in zip(records, pictures, strict=True):
         path = record["image"]
         image = {
@@ -128,18 +128,14 @@ def _entries(
             "c": None if record["set"] is None else [places[name] for name in record["set"]],
             "t": thumbnail,
         }
-        if len(preview) <= budget:
+        if preview:
             image["b"] = preview
-            budget -= len(preview)
-            previews += 1
-        else:
-            budget = 0  # or a small one further down would get in
         images.append(image)
     notes = []
-    if budget == 0:
+    if len(images) > PREVIEWS:
         notes.append(
-            f"Larger pictures are in this page for the first {previews:,} images ({PREVIEW_BYTES / 1e6:.0f} MB); "
-            "of the others a small one, and the link to the file."
+            f"Larger pictures are in this page for the first {PREVIEWS} images; of the others a small one, and the link "
+            "to the file."
         )
     if draw_maps is not None and images:
         drawn = _draw(records[:MAPS], places, settings, draw_maps)
@@ -164,15 +160,15 @@ def _draw(
     return draw_maps(images, np.array([places[record["label"]] for record in records], np.intp))
 
 
-def _pictures(path: str, settings: Mapping[str, Any]) -> tuple[str, str]:
-    """A thumbnail and a larger picture of a file, in base64; black where it has gone since it was judged."""
+def _pictures(path: str, settings: Mapping[str, Any], side: int) -> tuple[str, str]:
+    """A thumbnail of a file and, if `side` is larger, a picture of that side; black where the file has gone since."""
     try:
         # Whatever the model takes, a reader sees the whole image, in its colours.
-        pixels = decode(path, **{**settings, "size": (_PREVIEW, _PREVIEW), "channels": 3, "resize": "letterbox"})
+        pixels = decode(path, **{**settings, "size": (side, side), "channels": 3, "resize": "letterbox"})
     except BadImage:
         pixels = np.zeros((3, _THUMBNAIL, _THUMBNAIL), np.uint8)
-    preview = _without_bars(np.ascontiguousarray(pixels[::-1].transpose(1, 2, 0)))
-    return _jpeg(_shrunk(preview, _THUMBNAIL)), _jpeg(preview)
+    picture = _without_bars(np.ascontiguousarray(pixels[::-1].transpose(1, 2, 0)))
+    return _jpeg(_shrunk(picture, _THUMBNAIL)), _jpeg(picture) if side > _THUMBNAIL else ""
 
 
 def _without_bars(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
