@@ -129,9 +129,7 @@ def _all_bounds(values: Mapping[str, NDArray[np.float64]], false_alarm: float) -
     for tail in false_alarm * np.geomspace(1 / len(values), 1, 20):
         wider, bounds = bounds, {name: _bounds(name, some, float(tail)) for name, some in values.items()}
         outside = [(values[name] < low) | (values[name] > high) for name, (low, high) in bounds.items()]
-        flagged = np.any(outside, axis=0)
-        # One more than were seen: a rate of nought out of fifty is no promise of nought.
-        if wider and flagged.sum() + 1 > false_alarm * (len(flagged) + 1):
+        if wider and np.any(outside, axis=0).mean() > false_alarm:
             return wider
     return bounds
 

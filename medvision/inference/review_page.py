@@ -134,8 +134,8 @@ def _entries(
     notes = []
     if len(images) > PREVIEWS:
         notes.append(
-            f"Larger pictures are in this page for the first {PREVIEWS} images; of the others a small one, and the link "
-            "to the file."
+            f"Larger pictures are in this page for the first {PREVIEWS} images; of the others a small one and "
+            "the link to the file."
         )
     if draw_maps is not None and images:
         drawn = _draw(records[:MAPS], places, settings, draw_maps)

@@ -118,9 +118,9 @@ def test_inverted_scans_photographs_and_digits_are_no_brain_mri():
     if not folder.is_dir():
         pytest.skip(f"no brain MRI in {SHARED}")
     files = sorted(folder.glob("Training/*/*.jpg"))
-    order = np.random.default_rng(0).permutation(len(files))[:1200]
+    order = np.random.default_rng(0).permutation(len(files))
     images, _ = decode_all([files[row] for row in order], 64, 3)
-    known, new = images[:900], images[900:]
+    known, new = images[:-400], images[-400:]
     gate = gate_statistics(known, None)
     assert flagged(gate, new) <= 0.03
     assert flagged(gate, 255 - new) >= 0.99
@@ -128,4 +128,4 @@ def test_inverted_scans_photographs_and_digits_are_no_brain_mri():
     if raw.is_file():
         digits = np.frombuffer(raw.read_bytes()[16:], np.uint8).reshape(-1, 28, 28)[:300]
         large = np.stack([cv2.resize(one, (64, 64), interpolation=cv2.INTER_LINEAR) for one in digits])
-        assert flagged(gate, np.repeat(large[:, np.newaxis], 3, axis=1)) >= 0.6
+        assert flagged(gate, np.repeat(large[:, np.newaxis], 3, axis=1)) >= 0.7

@@ -83,5 +83,6 @@ def test_truths_are_scored_where_they_are_known(write):
 
 def test_what_to_label_next_is_a_manifest_to_fill_in(write):
     out = write()
-    rows = list(csv.reader(write_selection(out, [record("/a\n.png")]).open(newline="")))
+    text = write_selection(out, [record("/a\n.png")]).read_text()
+    rows = list(csv.reader(text.splitlines(keepends=True)))
     assert rows == [["image", "label", "predicted", "confidence"], ["/a\n.png", "", "cat", "0.900000"]]

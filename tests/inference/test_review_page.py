@@ -186,7 +186,7 @@ def test_three_labels_are_corrected_by_keyboard_and_the_csv_trains(make_page, vi
     press(page, wrong[0], wrong[1], "Enter", "j", "x", wrong[5], "u", "ArrowLeft", "k", "j", wrong[4], "ArrowRight")
     # 0 and 1 corrected, 2 confirmed, 3 passed over, 4 first excluded and then corrected, 5 corrected and undone
     assert page.locator("#count").inner_text() == "4 of 36 reviewed, 3 corrected"
-    press(page, *["Enter"] * 31)
+    press(page, "ArrowLeft", *["Enter"] * 31)
     assert page.locator("#count").inner_text() == "35 of 36 reviewed, 3 corrected"
     with page.expect_download() as download:
         page.click("#download")
@@ -201,7 +201,7 @@ def test_three_labels_are_corrected_by_keyboard_and_the_csv_trains(make_page, vi
     assert [read.class_names[label] for label in read.labels] == expected
     assert read.frame["review"].tolist() == ["corrected" if row in corrected else "confirmed" for row in kept]
     settings = ["data.image_size=16", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none", "out=trained"]
-    run = fit(compose("data=manifest", f"data.csv={table}", "data.channels=1", *settings))
+    run = fit(compose("data=manifest", f"data.csv={table}", "data.channels=1", "data.batch_size=8", *settings))
     assert run.predictor().class_names == read.class_names
 
 
