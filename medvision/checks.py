@@ -37,7 +37,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
     "> 0": (
-        *("optimizer.lr", "scheduler.div", "scheduler.final_div"),
+        *("optimizer.lr", "scheduler.div", "scheduler.final_div", "model.C", "model.gamma", "model.learning_rate"),
         *("trainer.gradient_clip_val", "trainer.limit_train_batches", "trainer.limit_val_batches"),
     ),
     ">= 0": (
@@ -46,11 +46,16 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     ),
     ">= 1": (
         *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
-        *("checkpoint.every_n_steps", "evaluation.n_resamples", "k"),
+        *("checkpoint.every_n_steps", "evaluation.n_resamples", "k", "data.max_train_samples"),
+        *("model.pca", "model.n_estimators", "model.max_depth", "model.min_samples_leaf", "model.max_iter"),
+        *("model.n_neighbors", "model.features.cell", "model.features.directions", "model.features.size"),
     ),
-    ">= 2": ("data.n_folds",),
+    ">= 2": ("data.n_folds", "model.calibration_folds", "model.max_leaf_nodes"),
     "> 0 and < 1": ("data.val_fraction", "data.test_fraction", "scheduler.pct_start", "evaluation.confidence_level"),
-    ">= 0 and < 1": ("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
+    ">= 0 and < 1": (
+        "data.calibration_fraction",
+        *("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
+    ),
     ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final", "min_confidence"),
 }
 

@@ -30,7 +30,7 @@ from medvision.training.trainer import accelerator_in_use
 
 log = logging.getLogger(__name__)
 
-HEADLINE = ("accuracy", "macro/recall", "macro/precision", "macro/f1", "macro/auroc")
+HEADLINE = ("accuracy", "balanced_accuracy", "macro/precision", "macro/f1", "macro/auroc")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def test_the_run_directory_holds_what_it_should(finished):
     }
     record = facts(finished.directory)
     assert record["status"] == "finished"
-    assert record["data"]["images"] == {"train": 1295, "val": 143, "test": 359}
+    assert record["data"]["images"] == {"train": 1295, "val": 70, "calibration": 73, "test": 359}
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert OmegaConf.load(finished.directory / "config.yaml").trainer.precision != "auto"
 

@@ -6,19 +6,9 @@ on 200 images 94 % (percentiles 92), of 0.978 with 20 images in the rarer class 
 Its weak spot is theirs too: macro recall of 0.92 with 20 images in the rarer class, 81 % (82).
 """
 
-from dataclasses import dataclass
-from typing import Self
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtri
-
-from medvision.evaluation.metrics import Scorer
-from medvision.evaluation.predictions import Predictions
-from medvision.randomness import generator
-
-# Counts held at a time while bootstrapping: 2 MB stay in a core's cache, larger chunks were slower.
-_CHUNK = 2**19
 
 
 def wilson(successes: float, trials: int, confidence_level: float) -> tuple[float, float]:
@@ -54,6 +44,59 @@ def wilson_f1(hits: int, union: int, confidence_level: float) -> tuple[float, fl
     """
     low, high = wilson(hits, union, confidence_level)
     return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+def mean_of_wilsons(
+    successes: NDArray[np.number],
+    trials: NDArray[np.int64],
+    confidence_level: float,
+    weights: NDArray[np.float64] | None = None,
+) -> tuple[float, float]:
+    """The interval of a weighted sum, by default the mean, of independent proportions with Wilson's interval each.
+
+    Each side is as long as the root of the summed squares of the sides it is made of.
+
+    Args:
+        successes: (K,) in [0, trials].
+        trials: (K,); proportions without trials are left out.
+        confidence_level: in (0, 1).
+        weights: (K,) above 0.
+
+    >>> low, high = mean_of_wilsons(np.array([90, 9]), np.array([100, 10]), 0.95)
+    >>> round(low, 4), round(high, 4)
+    (0.7434, 0.9468)
+
+    Source: Zou and Donner 2008, doi:10.1002/sim.3095, "MOVER".
+    """
+    some = trials > 0
+    weights = np.full(some.sum(), 1 / some.sum()) if weights is None else weights[some]
+    proportions = successes[some] / trials[some]
+    ends = [wilson(float(s), int(n), confidence_level) for s, n in zip(successes[some], trials[some], strict=True)]
+    low, high = np.array(ends).T
+    value = float(weights @ proportions)
+    below, above = (float(np.linalg.norm(weights * (proportions - end))) for end in (low, high))
+    return value - below, value + above
+
+
+def macro_specificity(matrix: NDArray[np.int64], confidence_level: float) -> tuple[float, float]:
+    """The interval of the mean specificity; of the transposed matrix, of the mean negative predictive value.
+
+    A sample of class i that is taken for j costs class j one of its true negatives. Given the size of each class the
+    costs of its samples are independent of the others', and their mean is between 0 and the largest, so that Wilson's
+    interval holds. With two classes it is the interval of the balanced accuracy, which is then the same number.
+
+    Args:
+        matrix: (K, K) samples of class i that were taken for j.
+        confidence_level: in (0, 1).
+    """
+    trials = matrix.sum(axis=1)
+    others = trials.sum() - trials
+    cost = np.divide(1.0, others * (others > 0).sum(), out=np.zeros(len(matrix)), where=others > 0)
+    costs = np.where(np.eye(len(matrix), dtype=bool), 0.0, cost)
+    largest = costs.max(axis=1)
+    successes = np.divide((matrix * costs).sum(axis=1), largest, out=np.zeros(len(matrix)), where=largest > 0)
+    low, high = mean_of_wilsons(successes, trials, confidence_level, largest * trials)
+    return 1 - high, 1 - low
 
 
 def on_logit_scale(value: float, standard_error: float, confidence_level: float) -> tuple[float, float]:
@@ -95,61 +138,80 @@ def delong(scores: NDArray[np.float64], positive: NDArray[np.bool_], confidence_
     return on_logit_scale(auroc, float(np.sqrt(variance)), confidence_level)
 
 
-@dataclass(frozen=True)
-class Resampling:
-    """Resamples of N samples: as many units as there are, drawn with replacement, each with all its samples.
+def delong_macro(
+    probs: NDArray[np.float64], targets: NDArray[np.int64], confidence_level: float
+) -> tuple[float, float]:
+    """DeLong's interval for the mean AUROC, each class against the rest, on the logit scale.
 
-    Not stratified by class: with class sizes held fixed, precision and F1 lose the part of their spread that comes
-    from them. Over 1,000 test sets of 180 + 20 images macro precision was covered 87 % of the time, 96 % without.
+    What each sample adds to all the areas is summed first, so their correlation is in it. With two classes it is
+    `delong`.
 
-    Attributes:
-        slots: (N,) the unit of each sample, in [0, U).
-        grouped: whether any unit is a group of several samples, rather than each a sample of its own.
+    Args:
+        probs: (N, K) scores.
+        targets: (N,) in [0, K), with at least two classes present.
+        confidence_level: in (0, 1).
     """
-
-    slots: NDArray[np.intp]
-    grouped: bool
-
-    @classmethod
-    def of(cls, predictions: Predictions) -> Self:
-        """A unit is a group; a sample whose group is empty is a unit of its own."""
-        groups = predictions.groups
-        names, slots = np.unique(groups, return_inverse=True)
-        alone = np.flatnonzero(groups == "")
-        slots[alone] = len(names) + np.arange(len(alone))
-        units, slots = np.unique(slots, return_inverse=True)
-        return cls(slots, grouped=len(units) < len(groups))
-
-    def draw(self, rng: np.random.Generator, rows: int) -> NDArray[np.int32]:
-        """(rows, N) how often each resample holds each sample; one row after another gives the same as all at once."""
-        units = int(self.slots.max()) + 1
-        chosen = (rng.random((rows, units)) * units).astype(np.intp)
-        chosen += units * np.arange(rows)[:, None]
-        counts = np.bincount(chosen.ravel(), minlength=rows * units).astype(np.int32)
-        return np.take(counts.reshape(rows, units), self.slots, axis=1)
-
-
-def bootstrap(scorer: Scorer, resampling: Resampling, n_resamples: int, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Every metric of every resample, (n_resamples,) each, NaN where a resample leaves it undefined."""
-    rng = generator("bootstrap", seed)
-    rows = max(1, _CHUNK // len(resampling.slots))
-    chunks = [scorer(resampling.draw(rng, min(rows, n_resamples - done))) for done in range(0, n_resamples, rows)]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    sizes = np.bincount(targets, minlength=probs.shape[1])
+    classes = np.flatnonzero(sizes)
+    moves, value = np.zeros(len(targets)), 0.0
+    for c in classes:
+        positive = targets == c
+        places = _placements(probs[:, c], positive)
+        auroc = float(places[positive].mean())
+        moves += (places - auroc) / np.where(positive, sizes[c], len(targets) - sizes[c]) / len(classes)
+        value += auroc / len(classes)
+    variance = 0.0
+    for c in classes:
+        mine = moves[targets == c]
+        variance += len(mine) * (mine.var(ddof=1) + mine.mean() ** 2) if len(mine) > 1 else 0.0
+    fewest = int(sizes[classes].min())
+    if fewest < 2 or variance < 1e-24:
+        return wilson(value * fewest, fewest, confidence_level)
+    return on_logit_scale(value, float(np.sqrt(variance)), confidence_level)
 
 
 def from_resamples(
-    value: float, resampled: NDArray[np.float64], units: int, confidence_level: float
+    value: float,
+    resampled: NDArray[np.float64],
+    units: int,
+    confidence_level: float,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
-    """The interval of a metric in [0, 1] from its resamples, NaN among them left out.
+    """The interval of a metric from the spread of its resamples, NaN among them left out.
 
-    Where they do not vary, as for a perfect score, they cannot say how sure it is; then Wilson's interval for `units`
-    trials, the independent units that the metric rests on, is the answer.
+    Between finite bounds it is symmetric on the logit scale. Where the resamples do not vary, as for a perfect score,
+    they cannot say how sure it is; then Wilson's interval for `units` trials, the independent units that the metric
+    rests on, is the answer.
+
+    Args:
+        value: of the metric, within the bounds.
+        resampled: (R,) its values in the resamples.
+        units: at least 1.
+        confidence_level: in (0, 1).
+        bounds: what the metric cannot leave; without finite bounds the interval is symmetric as it is.
     """
     defined = resampled[np.isfinite(resampled)]
     standard_error = float(defined.std(ddof=1)) if len(defined) > 1 else 0.0
-    if standard_error < 1e-12:
-        return wilson(value * units, units, confidence_level)
-    return on_logit_scale(value, standard_error, confidence_level)
+    least, width = bounds[0], bounds[1] - bounds[0]
+    if np.isinf(width):
+        half = float(ndtri((1 + confidence_level) / 2)) * standard_error
+        return value - half, value + half
+    share = (value - least) / width
+    if standard_error < 1e-12 or not 0 < share < 1:
+        low, high = wilson(share * units, units, confidence_level)
+    else:
+        low, high = on_logit_scale(share, standard_error / width, confidence_level)
+    return least + width * low, least + width * high
+
+
+def _placements(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(N,) for a sample of the class the share of others that score lower, for the others the share of it above."""
+    order = np.argsort(scores, kind="stable")
+    ascending, ours = scores[order], positive[order]
+    places = np.empty(len(scores))
+    places[order[ours]] = _share_below(ascending[ours], ascending[~ours])
+    places[order[~ours]] = 1 - _share_below(ascending[~ours], ascending[ours])
+    return places
 
 
 def _share_below(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,166 +1,242 @@
-"""Classification metrics from counts, for one test set or for a thousand resamples of it at once.
+"""Every metric as a function of probabilities and true classes.
 
-Whatever is undefined is NaN here, never 0: recall and F1 of a class without samples, precision of a class that was
-never predicted, AUROC where one of the two sides is empty.
+`probs` is (N, K) float64, rows sum to 1; `targets` is (N,) int64 in [0, K); N is at least 1 and K at least 2. The
+predicted class is the most probable one, the first of equals. Metrics per class are (K,), one class against the rest,
+and their macro mean is `macro(metric(probs, targets))`. Whatever is undefined is NaN, never 0.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvision.evaluation.predictions import Predictions
+from medvision.evaluation import confusion, probabilities
+from medvision.evaluation.confusion import Tally, macro
+from medvision.evaluation.ranking import Ranking
+
+__all__ = [
+    "accuracy",
+    "auroc",
+    "average_precision",
+    "balanced_accuracy",
+    "brier",
+    "calibration_intercept",
+    "calibration_slope",
+    "expected_calibration_error",
+    "f1",
+    "kappa",
+    "kappa_quadratic",
+    "log_loss",
+    "macro",
+    "mcc",
+    "npv",
+    "precision",
+    "recall",
+    "specificity",
+    "top_k_accuracy",
+]
+
+Probs = NDArray[np.float64]
+Targets = NDArray[np.int64]
 
 
-class Tally(NamedTuple):
-    """How often each class was right, predicted and true: (..., K) int64 each."""
+def accuracy(probs: Probs, targets: Targets) -> float:
+    """Fraction of samples whose class was predicted, in [0, 1].
 
-    hits: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    actual: NDArray[np.int64]
-
-
-def accuracy(tally: Tally) -> NDArray[np.float64]:
-    """Fraction of samples whose class was predicted, (...)."""
-    return _ratio(tally.hits.sum(axis=-1), tally.actual.sum(axis=-1))
-
-
-def recall(tally: Tally) -> NDArray[np.float64]:
-    """Fraction of a class's samples that were found (sensitivity), (..., K)."""
-    return _ratio(tally.hits, tally.actual)
-
-
-def precision(tally: Tally) -> NDArray[np.float64]:
-    """Fraction of a class's predictions that were right (positive predictive value), (..., K)."""
-    return _ratio(tally.hits, tally.predicted)
-
-
-def f1(tally: Tally) -> NDArray[np.float64]:
-    """Harmonic mean of precision and recall, (..., K); 0 where a class has samples and none was found."""
-    # Without samples of the class it would be 0 whatever the model does, so it is undefined as recall is.
-    return np.where(tally.actual > 0, _ratio(2 * tally.hits, tally.predicted + tally.actual), np.nan)
-
-
-def macro(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the classes for which a metric is defined, (..., K) to (...); NaN where it is for none."""
-    defined = np.isfinite(values)
-    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
-
-
-_FROM_TALLY: dict[str, Callable[[Tally], NDArray[np.float64]]] = {"recall": recall, "precision": precision, "f1": f1}
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Samples sorted once by the score of one class, so that the AUROC of any resample is a cumulative sum.
-
-    Attributes:
-        order: (N,) samples by ascending score.
-        positives: (P,) places in `order` that hold a sample of the class.
-        starts: (P,) first place of the run of equal scores that each positive belongs to.
-        ends: (P,) one past the last place of that run.
+    >>> accuracy(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), np.array([0, 1, 1, 1]))
+    0.75
     """
-
-    order: NDArray[np.intp]
-    positives: NDArray[np.intp]
-    starts: NDArray[np.intp]
-    ends: NDArray[np.intp]
-
-    @classmethod
-    def of(cls, scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> Self:
-        """Rank (N,) scores against (N,) membership of the class."""
-        order = np.argsort(scores, kind="stable")
-        ascending, positives = scores[order], np.flatnonzero(positive[order])
-        starts, ends = (np.searchsorted(ascending, ascending[positives], side=side) for side in ("left", "right"))
-        return cls(order, positives, starts, ends)
-
-    def auroc(self, counts: NDArray[np.int32]) -> NDArray[np.float64]:
-        """Chance that a sample of the class scores above one of another, ties counting half.
-
-        Args:
-            counts: (R, N), how often each resample holds each sample.
-
-        Returns:
-            (R,), NaN where a resample lacks one of the two sides.
-
-        Source: the Mann-Whitney statistic from mid-ranks; the pairs of positives among themselves add P^2 / 2.
-        """
-        ordered, cumulative = _cumulate(counts, self.order)
-        weights = ordered[:, self.positives].astype(np.int64)
-        positives = weights.sum(axis=1)
-        negatives = cumulative[:, -1] - positives
-        # In integers, so that a perfect ranking is exactly 1.
-        twice_wins = (weights * (cumulative[:, self.starts] + cumulative[:, self.ends])).sum(axis=1) - positives**2
-        return _ratio(twice_wins, 2 * positives * negatives)
+    return float(confusion.accuracy(_tally(probs, targets)))
 
 
-class Scorer:
-    """Every metric of one set of predictions, under any number of times that each sample is counted."""
+def balanced_accuracy(probs: Probs, targets: Targets) -> float:
+    """Mean recall over the classes that have samples, in [0, 1]; chance is 1 / K.
 
-    def __init__(self, predictions: Predictions) -> None:
-        targets, preds = predictions.targets, predictions.preds
-        self._class_names = predictions.class_names
-        k = len(self._class_names)
-        self._hits = _Bins.of(np.where(targets == preds, targets, k), k)
-        self._predicted = _Bins.of(preds, k)
-        self._actual = _Bins.of(targets, k)
-        self._rankings = [Ranking.of(predictions.probs[:, c], targets == c) for c in range(k)]
-
-    def tally(self, counts: NDArray[np.int32]) -> Tally:
-        """Count hits, predictions and samples of each class in (R, N) resamples: (R, K) each."""
-        return Tally(self._hits.sums(counts), self._predicted.sums(counts), self._actual.sums(counts))
-
-    def __call__(self, counts: NDArray[np.int32]) -> dict[str, NDArray[np.float64]]:
-        """Score R resamples of the N samples.
-
-        Args:
-            counts: (R, N), how often each resample holds each sample; ones score the samples as they are.
-
-        Returns:
-            (R,) values of `accuracy`, `macro/<metric>` and `<metric>/<class name>`, in this order.
-        """
-        tally = self.tally(counts)
-        by_metric = {metric: function(tally) for metric, function in _FROM_TALLY.items()}
-        by_metric["auroc"] = np.stack([ranking.auroc(counts) for ranking in self._rankings], axis=-1)
-        return (
-            {"accuracy": accuracy(tally)}
-            | {f"macro/{metric}": macro(values) for metric, values in by_metric.items()}
-            | {
-                f"{metric}/{name}": values[:, c]
-                for metric, values in by_metric.items()
-                for c, name in enumerate(self._class_names)
-            }
-        )
+    >>> round(balanced_accuracy(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), np.array([0, 1, 1, 1])), 4)
+    0.8333
+    """
+    return float(confusion.balanced_accuracy(_tally(probs, targets)))
 
 
-@dataclass(frozen=True)
-class _Bins:
-    """Samples sorted once by label, so that the sums per label are differences of a cumulative sum."""
+def recall(probs: Probs, targets: Targets) -> NDArray[np.float64]:
+    """Fraction of each class's samples that were found (sensitivity); NaN for a class without samples.
 
-    order: NDArray[np.intp]
-    edges: NDArray[np.intp]
-
-    @classmethod
-    def of(cls, labels: NDArray[np.int64], num_labels: int) -> Self:
-        order = np.argsort(labels, kind="stable")
-        return cls(order, np.searchsorted(labels[order], np.arange(num_labels + 1)))
-
-    def sums(self, counts: NDArray[np.int32]) -> NDArray[np.int64]:
-        """(R, N) counts to (R, num_labels) sums; labels of `num_labels` and above are left out."""
-        _, cumulative = _cumulate(counts, self.order)
-        return np.diff(cumulative[:, self.edges], axis=1)
+    >>> recall(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), np.array([0, 1, 1, 1])).round(4).tolist()
+    [1.0, 0.6667]
+    """
+    return confusion.recall(_tally(probs, targets))
 
 
-def _cumulate(counts: NDArray[np.int32], order: NDArray[np.intp]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Counts in another order, (R, N), and the number of samples before each place, (R, N + 1)."""
-    ordered = np.take(counts, order, axis=1)
-    cumulative = np.zeros((counts.shape[0], counts.shape[1] + 1), dtype=np.int64)
-    np.cumsum(ordered, axis=1, out=cumulative[:, 1:])
-    return ordered, cumulative
+def specificity(probs: Probs, targets: Targets) -> NDArray[np.float64]:
+    """Fraction of the other classes' samples that were not taken for this one; NaN where there are no others.
+
+    >>> specificity(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1])).tolist()
+    [0.5, 1.0]
+    """
+    return confusion.specificity(_tally(probs, targets))
 
 
-def _ratio(numerator: NDArray[np.number], denominator: NDArray[np.number]) -> NDArray[np.float64]:
-    undefined = np.full(np.shape(numerator), np.nan)
-    return np.asarray(np.divide(numerator, denominator, out=undefined, where=np.asarray(denominator) > 0))
+def precision(probs: Probs, targets: Targets) -> NDArray[np.float64]:
+    """Fraction of each class's predictions that were right (PPV); NaN for a class that was never predicted.
+
+    >>> precision(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1])).tolist()
+    [0.5, 1.0]
+    """
+    return confusion.precision(_tally(probs, targets))
+
+
+def npv(probs: Probs, targets: Targets) -> NDArray[np.float64]:
+    """Fraction of the predictions of other classes that were not of this one; NaN where all predictions are of it.
+
+    >>> npv(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1])).tolist()
+    [1.0, 0.5]
+    """
+    return confusion.npv(_tally(probs, targets))
+
+
+def f1(probs: Probs, targets: Targets) -> NDArray[np.float64]:
+    """Harmonic mean of precision and recall; NaN for a class without samples, 0 where none of them was found.
+
+    >>> f1(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1])).round(4).tolist()
+    [0.6667, 0.6667]
+    """
+    return confusion.f1(_tally(probs, targets))
+
+
+def mcc(probs: Probs, targets: Targets) -> float:
+    """Matthews correlation of predicted and true classes, in [-1, 1]; NaN where one of the two is constant.
+
+    >>> round(mcc(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), np.array([0, 1, 1, 1])), 4)
+    0.5774
+
+    Source: Gorodkin 2004, doi:10.1016/j.compbiolchem.2004.09.006.
+    """
+    return float(confusion.mcc(_tally(probs, targets)))
+
+
+def kappa(probs: Probs, targets: Targets) -> float:
+    """Cohen's kappa, agreement beyond chance, in [-1, 1]; NaN where truth and prediction are one and the same class.
+
+    >>> kappa(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]]), np.array([0, 1, 1, 1]))
+    0.5
+
+    Source: Cohen 1960, doi:10.1177/001316446002000104.
+    """
+    return float(confusion.kappa(_tally(probs, targets)))
+
+
+def kappa_quadratic(probs: Probs, targets: Targets) -> float:
+    """Cohen's kappa with quadratic weights, in [-1, 1]; it means something where the order of the classes does.
+
+    >>> round(kappa_quadratic(np.eye(3)[[0, 1, 2, 1]], np.array([0, 1, 2, 2])), 4)
+    0.8
+
+    Source: Cohen 1968, doi:10.1037/h0026256.
+    """
+    return float(confusion.kappa_quadratic(_tally(probs, targets)))
+
+
+def auroc(probs: Probs, targets: Targets) -> NDArray[np.float64]:
+    """Chance that a sample of the class has a higher probability for it than one of another, ties counting half.
+
+    NaN where every sample or none is of the class.
+
+    >>> auroc(np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.7, 0.3]]), np.array([0, 1, 1, 0])).tolist()
+    [1.0, 1.0]
+    """
+    rankings = (Ranking.of(probs[:, c], targets == c) for c in range(probs.shape[1]))
+    return np.concatenate([ranking.auroc(_once(targets)) for ranking in rankings])
+
+
+def average_precision(probs: Probs, targets: Targets) -> NDArray[np.float64]:
+    """Mean, over the samples of a class, of the precision at the score of each; chance is the class's share.
+
+    NaN where every sample or none is of the class.
+
+    >>> probs = np.array([0.1, 0.8, 0.4, 0.3])
+    >>> average_precision(np.stack([1 - probs, probs], axis=1), np.array([0, 1, 0, 1])).round(4).tolist()
+    [0.8333, 0.8333]
+
+    Source: Zhu 2004, "Recall, precision and average precision".
+    """
+    rankings = (Ranking.of(probs[:, c], targets == c) for c in range(probs.shape[1]))
+    return np.concatenate([ranking.average_precision(_once(targets)) for ranking in rankings])
+
+
+def log_loss(probs: Probs, targets: Targets) -> float:
+    """Mean of minus the natural logarithm of the true class's probability, in [0, 36.04].
+
+    >>> round(log_loss(np.array([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1])), 4)
+    0.4904
+    """
+    return float(probabilities.log_losses(probs, targets).mean())
+
+
+def brier(probs: Probs, targets: Targets) -> float:
+    """Mean squared distance of probabilities and truth: in [0, 1] for two classes, where it is halved, else [0, 2].
+
+    >>> brier(np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([0, 1]))
+    0.125
+
+    Source: Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2.
+    """
+    return float(probabilities.brier_scores(probs, targets).mean())
+
+
+def expected_calibration_error(probs: Probs, targets: Targets, n_bins: int = probabilities.N_BINS) -> float:
+    """Mean gap between confidence and accuracy over bins of equal width, in [0, 1].
+
+    It is never below 0 and so too large on average, the more so the fewer the samples.
+
+    >>> round(expected_calibration_error(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])), 4)
+    0.15
+
+    Source: Guo et al. 2017, arXiv:1706.04599, eq. 3.
+    """
+    return probabilities.Confidences.of(probs, targets, n_bins).error()
+
+
+def calibration_slope(probs: Probs, targets: Targets) -> float:
+    """Slope of the logistic regression of an event on the logit of its stated probability; 1 is right.
+
+    Below 1 the probabilities are too extreme. The event is class 1 where there are two classes; where there are more
+    it is that the prediction is right, and its probability is that of the predicted class. NaN where the fit has no
+    maximum: one outcome alone, equal probabilities, or outcomes that the probabilities separate.
+
+    >>> probs = np.array([0.2] * 5 + [0.8] * 5)
+    >>> round(calibration_slope(np.stack([1 - probs, probs], axis=1), np.array([0, 0, 0, 0, 1, 0, 1, 1, 1, 1])), 6)
+    1.0
+
+    Source: Cox 1958, doi:10.1093/biomet/45.3-4.562; Van Calster et al. 2016, doi:10.1016/j.jclinepi.2015.12.005.
+    """
+    return probabilities.Recalibration.of(probs, targets).slope
+
+
+def calibration_intercept(probs: Probs, targets: Targets) -> float:
+    """Intercept of the same regression with its slope held at 1 ("calibration in the large"); 0 is right.
+
+    Below 0 the probabilities are too high. NaN where only one outcome occurs.
+
+    >>> probs = np.array([0.2] * 5 + [0.8] * 5)
+    >>> probs = np.stack([1 - probs, probs], axis=1)
+    >>> round(calibration_intercept(probs, np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])), 4)
+    0.5158
+
+    Source: Van Calster et al. 2016, doi:10.1016/j.jclinepi.2015.12.005.
+    """
+    return probabilities.Recalibration.of(probs, targets).intercept
+
+
+def top_k_accuracy(probs: Probs, targets: Targets, k: int) -> float:
+    """Fraction of samples whose class is among the k most probable, of equal ones the first, in [0, 1].
+
+    >>> top_k_accuracy(np.array([[0.5, 0.3, 0.2], [0.6, 0.3, 0.1]]), np.array([1, 2]), k=2)
+    0.5
+    """
+    return float((probabilities.true_class_ranks(probs, targets) < k).mean())
+
+
+def _tally(probs: Probs, targets: Targets) -> Tally:
+    return Tally.of(probs.argmax(axis=1), targets, probs.shape[1])
+
+
+def _once(targets: Targets) -> NDArray[np.uint8]:
+    return np.ones((1, len(targets)), dtype=np.uint8)

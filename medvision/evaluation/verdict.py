@@ -1,8 +1,8 @@
 """The verdict on a set of predictions: every metric with its interval and the number of samples behind it.
 
-Where samples are independent, accuracy, recall, precision and F1 get Wilson's interval, AUROC gets DeLong's, and the
-macro means get the bootstrap. As soon as two samples share a group (a patient, a study) they are not independent, and
-the bootstrap over whole groups replaces all of these.
+Where samples are independent, proportions get Wilson's interval, means of independent proportions the one that follows
+from it, AUROC gets DeLong's, and the rest the bootstrap. As soon as two samples share a group (a patient, a study)
+they are not independent, and the bootstrap over whole groups replaces all of these.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvision.errors import ConfigError
-from medvision.evaluation.intervals import Resampling, bootstrap, delong, from_resamples, wilson, wilson_f1
-from medvision.evaluation.metrics import Scorer
+from medvision.evaluation.caution import why_care
+from medvision.evaluation.closed_forms import Intervals, closed_forms
+from medvision.evaluation.confusion import LabelScores, Tally, scores
+from medvision.evaluation.intervals import from_resamples
 from medvision.evaluation.predictions import Predictions
+from medvision.evaluation.probabilities import WORST_LOG_LOSS, ProbabilityScores, Recalibration
+from medvision.evaluation.ranking import RankScores
+from medvision.evaluation.resampling import Resampling, bootstrap, of_cells
+from medvision.evaluation.support import Support, why_undefined
+from medvision.randomness import generator
+
+Values = dict[str, NDArray[np.float64]]
+
+_UNBOUNDED = ("calibration_slope", "calibration_intercept")
+_CALIBRATION = ("log_loss", "brier", "ece", *_UNBOUNDED)
 
 
 @dataclass(frozen=True)
@@ -24,9 +36,11 @@ class Estimate:
         value: the metric on these samples; None where it is undefined.
         low: lower end of the interval; None where `value` is.
         high: upper end of the interval; None where `value` is.
-        n: samples that the value rests on: those of the class for recall, those predicted as it for precision, those
-            that are either for F1, all for the others.
+        n: samples that the value rests on: those of the class for recall, those of the others for specificity, those
+            predicted as it for precision, those not predicted as it for npv, those that are either for F1, all for
+            the rest.
         reason: why the value is undefined, or that a macro mean leaves classes out.
+        caution: why the interval is to be taken with care.
     """
 
     value: float | None
@@ -34,16 +48,18 @@ class Estimate:
     high: float | None
     n: int
     reason: str | None = None
+    caution: str | None = None
 
     def to_json(self) -> dict[str, float | int | str | None]:
-        """The form it has in metrics.json; `reason` only where there is one."""
-        numbers: dict[str, float | int | str | None] = {
+        """The form it has in metrics.json; `reason` and `caution` only where there is one."""
+        content: dict[str, float | int | str | None] = {
             "value": self.value,
             "low": self.low,
             "high": self.high,
             "n": self.n,
         }
-        return numbers if self.reason is None else numbers | {"reason": self.reason}
+        words = {"reason": self.reason, "caution": self.caution}
+        return content | {key: word for key, word in words.items() if word is not None}
 
 
 def evaluate(
@@ -58,104 +74,157 @@ def evaluate(
         seed: of the resamples; equal seeds give equal intervals.
 
     Returns:
-        `accuracy`, then `macro/<metric>`, then `<metric>/<class name>` for recall, precision, f1 and auroc.
+        The metrics of `medvision.evaluation.metrics` by name: overall ones, then `macro/<metric>`, then
+        `<metric>/<class name>`.
 
     Raises:
         ConfigError: if `confidence_level` or `n_resamples` is out of range.
     """
+    _check(confidence_level, n_resamples)
+    resampling = Resampling.of(predictions)
+    of_probs, of_ranks = _probability_scores(predictions, resampling), _rank_scores(predictions, resampling)
+    once = np.ones((1, resampling.units), dtype=np.uint8)
+    values = _label_values(predictions) | of_ranks.auroc(once) | of_ranks.average_precision(once) | of_probs(once)
+    # Overall ones first, then means, then classes.
+    names = sorted(values, key=lambda name: ("/" in name) + (not name.startswith("macro/")) * ("/" in name))
+    if resampling.grouped:
+        resampled, exact = _of_groups(predictions, resampling, of_ranks, of_probs, n_resamples, seed), {}
+    else:
+        resampled = _of_samples(predictions, resampling, of_ranks, of_probs, n_resamples, seed)
+        exact = closed_forms(predictions, confidence_level)
+    verdict = _Verdict(predictions, resampling, of_probs.recalibration, confidence_level)
+    return {name: verdict.on(name, values, exact, resampled) for name in names}
+
+
+def evaluate_calibration(
+    predictions: Predictions, confidence_level: float = 0.95, n_resamples: int = 1000, seed: int = 0
+) -> dict[str, Estimate]:
+    """What `evaluate` says of log loss, Brier score and calibration, without the rest; see there."""
+    _check(confidence_level, n_resamples)
+    resampling = Resampling.of(predictions)
+    scores = _probability_scores(predictions, resampling)
+    values = scores(np.ones((1, resampling.units), dtype=np.uint8))
+    resampled = bootstrap(
+        scores, resampling.draw, resampling.units, n_resamples, generator("bootstrap calibration", seed)
+    )
+    verdict = _Verdict(predictions, resampling, scores.recalibration, confidence_level)
+    return {name: verdict.on(name, values, {}, resampled) for name in _CALIBRATION}
+
+
+class _Verdict:
+    """Puts values and resamples together into estimates."""
+
+    def __init__(
+        self,
+        predictions: Predictions,
+        resampling: Resampling,
+        recalibration: Recalibration,
+        confidence_level: float,
+    ) -> None:
+        self._support = Support.of(predictions, resampling.slots)
+        self._class_names = predictions.class_names
+        self._grouped = resampling.grouped
+        self._recalibration = recalibration
+        self._confidence_level = confidence_level
+
+    def on(self, name: str, values: Values, exact: Intervals, resampled: Values) -> Estimate:
+        """The estimate of one metric."""
+        value, support = float(values[name][0]), self._support
+        n = support.samples(name)
+        if np.isnan(value):
+            return Estimate(None, None, None, n, self._why_undefined(name))
+        if name in _UNBOUNDED and support.units < 2:
+            return Estimate(None, None, None, n, "one group alone does not say how sure it is")
+        if name in exact:
+            low, high = exact[name]
+        else:
+            bounds = self._bounds(name)
+            low, high = from_resamples(value, resampled[name], support.trials(name), self._confidence_level, bounds)
+        caution = why_care(name, value, support.fewest_units(name), self._grouped)
+        return Estimate(value, low, high, n, self._left_out(name, values), caution)
+
+    def _bounds(self, name: str) -> tuple[float, float]:
+        if name in _UNBOUNDED:
+            return -np.inf, np.inf
+        if name in ("mcc", "kappa", "kappa_quadratic"):
+            return -1.0, 1.0
+        if name == "log_loss":
+            return 0.0, WORST_LOG_LOSS
+        return 0.0, 2.0 if name == "brier" and len(self._class_names) > 2 else 1.0
+
+    def _why_undefined(self, name: str) -> str | None:
+        if name == "calibration_slope":
+            return self._recalibration.slope_reason
+        if name == "calibration_intercept":
+            return self._recalibration.intercept_reason
+        return why_undefined(name, self._support)
+
+    def _left_out(self, name: str, values: Values) -> str | None:
+        metric = "recall" if name == "balanced_accuracy" else name.removeprefix("macro/")
+        if metric == name:
+            return None
+        defined = sum(not np.isnan(values[f"{metric}/{class_name}"][0]) for class_name in self._class_names)
+        return None if defined == len(self._class_names) else f"mean over {defined} of {len(self._class_names)} classes"
+
+
+def _check(confidence_level: float, n_resamples: int) -> None:
     if not 0 < confidence_level < 1 or n_resamples < 2:
         raise ConfigError(
             "expected a confidence_level between 0 and 1 and n_resamples of 2 or more; "
             f"found {confidence_level} and {n_resamples}"
         )
-    scorer, resampling = Scorer(predictions), Resampling.of(predictions)
-    values = {name: float(value[0]) for name, value in scorer(_once(predictions)).items()}
-    resampled = bootstrap(scorer, resampling, n_resamples, seed)
-    units = _independent_units(predictions, resampling.slots)
-    proportions = _proportions(scorer, predictions)
-    exact = {} if resampling.grouped else _closed_forms(predictions, proportions, confidence_level)
-    estimates = {}
-    for name, value in values.items():
-        n = proportions[name][1] if name in proportions else len(predictions.ids)
-        if np.isnan(value):
-            estimates[name] = Estimate(None, None, None, n, _why_undefined(name, proportions))
-        else:
-            low, high = exact.get(name) or from_resamples(value, resampled[name], units[name], confidence_level)
-            estimates[name] = Estimate(value, low, high, n, _left_out(name, values, predictions.class_names))
-    return estimates
 
 
-def _once(predictions: Predictions) -> NDArray[np.int32]:
-    return np.ones((1, len(predictions.ids)), dtype=np.int32)
+def _label_values(predictions: Predictions) -> Values:
+    tally = Tally.of(predictions.preds, predictions.targets, len(predictions.class_names))
+    return {name: np.atleast_1d(value) for name, value in scores(tally, predictions.class_names).items()}
 
 
-def _proportions(scorer: Scorer, predictions: Predictions) -> dict[str, tuple[int, int]]:
-    """Successes and trials of the per-class metrics that are proportions, or for F1 a function of one."""
-    hits, predicted, actual = (row[0].tolist() for row in scorer.tally(_once(predictions)))
-    pairs = {}
-    for c, name in enumerate(predictions.class_names):
-        pairs[f"recall/{name}"] = hits[c], actual[c]
-        pairs[f"precision/{name}"] = hits[c], predicted[c]
-        pairs[f"f1/{name}"] = hits[c], predicted[c] + actual[c] - hits[c]
-    return pairs
+def _rank_scores(predictions: Predictions, resampling: Resampling) -> RankScores:
+    slots = resampling.slots if resampling.grouped else None
+    return RankScores(predictions.probs, predictions.targets, slots, predictions.class_names)
 
 
-def _closed_forms(
-    predictions: Predictions, proportions: dict[str, tuple[int, int]], confidence_level: float
-) -> dict[str, tuple[float, float]]:
-    right = int((predictions.preds == predictions.targets).sum())
-    intervals = {"accuracy": wilson(right, len(predictions.ids), confidence_level)}
-    for name, (successes, trials) in proportions.items():
-        if trials:
-            interval = wilson_f1 if name.startswith("f1/") else wilson
-            intervals[name] = interval(successes, trials, confidence_level)
-    for c, name in enumerate(predictions.class_names):
-        positive = predictions.targets == c
-        if positive.any() and not positive.all():
-            intervals[f"auroc/{name}"] = delong(predictions.probs[:, c], positive, confidence_level)
-    return intervals
+def _probability_scores(predictions: Predictions, resampling: Resampling) -> ProbabilityScores:
+    return ProbabilityScores(predictions.probs, predictions.targets, resampling.slots if resampling.grouped else None)
 
 
-def _independent_units(predictions: Predictions, slots: NDArray[np.intp]) -> dict[str, int]:
-    """Units that each metric rests on, as trials for Wilson's interval where resamples do not vary.
-
-    A macro mean over K classes gets K times those of its smallest class: errors that went unseen would do it most
-    harm there, and all of them could be there.
-    """
-    shape = int(slots.max()) + 1, len(predictions.class_names)
-    present, predicted = np.zeros(shape, bool), np.zeros(shape, bool)
-    present[slots, predictions.targets] = True
-    predicted[slots, predictions.preds] = True
-    elsewhere = present.sum(axis=1, keepdims=True) > present
-    by_metric = {
-        "recall": present.sum(axis=0),
-        "precision": predicted.sum(axis=0),
-        "f1": (present | predicted).sum(axis=0),
-        "auroc": np.minimum(present.sum(axis=0), elsewhere.sum(axis=0)),
-    }
-    units = {"accuracy": shape[0]}
-    for metric, per_class in by_metric.items():
-        some = per_class[per_class > 0]
-        units[f"macro/{metric}"] = int(some.size * some.min(initial=shape[0]))
-        units |= {
-            f"{metric}/{name}": int(count) for name, count in zip(predictions.class_names, per_class, strict=True)
-        }
-    return units
+def _of_samples(
+    predictions: Predictions,
+    resampling: Resampling,
+    of_ranks: RankScores,
+    of_probs: ProbabilityScores,
+    n_resamples: int,
+    seed: int,
+) -> Values:
+    """Resamples of what has no closed form; what depends on the labels alone is drawn from the confusion matrix."""
+    names, k = predictions.class_names, len(predictions.class_names)
+    cells, sizes = np.unique(predictions.targets * k + predictions.preds, return_counts=True)
+    of_labels = LabelScores(cells % k, cells // k, np.arange(len(cells)), names)
+    rng = generator("bootstrap confusion matrix", seed)
+    labels = bootstrap(of_labels, of_cells(sizes), len(cells) * k, n_resamples, rng)
+    rng = generator("bootstrap", seed)
+    return labels | bootstrap(
+        lambda counts: of_ranks.average_precision(counts) | of_probs(counts),
+        resampling.draw,
+        resampling.units,
+        n_resamples,
+        rng,
+    )
 
 
-def _why_undefined(name: str, proportions: dict[str, tuple[int, int]]) -> str:
-    metric, _, of = name.partition("/")
-    if metric == "macro":
-        return "undefined for every class"
-    if metric == "precision":
-        return "this class was never predicted"
-    _, samples = proportions[f"recall/{of}"]
-    return "every sample is of this class" if samples else "no sample of this class"
+def _of_groups(
+    predictions: Predictions,
+    resampling: Resampling,
+    of_ranks: RankScores,
+    of_probs: ProbabilityScores,
+    n_resamples: int,
+    seed: int,
+) -> Values:
+    of_labels = LabelScores(predictions.preds, predictions.targets, resampling.slots, predictions.class_names)
 
+    def all_scores(counts: NDArray[np.integer]) -> Values:
+        return of_labels(counts) | of_ranks.auroc(counts) | of_ranks.average_precision(counts) | of_probs(counts)
 
-def _left_out(name: str, values: dict[str, float], class_names: tuple[str, ...]) -> str | None:
-    if not name.startswith("macro/"):
-        return None
-    metric = name.removeprefix("macro/")
-    counted = sum(not np.isnan(values[f"{metric}/{class_name}"]) for class_name in class_names)
-    return None if counted == len(class_names) else f"mean over {counted} of {len(class_names)} classes"
+    rng = generator("bootstrap", seed)
+    return bootstrap(all_scores, resampling.draw, resampling.units, n_resamples, rng)

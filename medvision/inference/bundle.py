@@ -1,38 +1,33 @@
-"""A directory that is a trained model and nothing else: weights as safetensors, everything else as JSON, no pickle."""
+"""A directory that is a trained model and nothing else: weights or an estimator, the rest as JSON, no pickle."""
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 from medvision import __version__
 from medvision.errors import BundleError
-from medvision.files import sync
+from medvision.files import link, replacing_directory, restore_directory
+from medvision.inference.parts import from_files, to_files, without_weights
 from medvision.inference.predictor import Predictor
+from medvision.models.classical import Classical
+from medvision.models.features import Embedding
 from medvision.models.network import Network
-from medvision.targets import build
 
 # 1: first version. Raise it when a reader of the version before would misread; a new key that may be ignored does not.
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
-WEIGHTS = "weights.safetensors"
 CARD = "README.md"
 RESEARCH_USE = "Research use only. Not a medical device: not for diagnosis or treatment."
 
 
 def save_bundle(
     directory: str | Path,
-    network: Network,
+    model: Network | Classical,
     *,
     architecture: Mapping[str, Any],
     class_names: Sequence[str],
@@ -48,7 +43,7 @@ def save_bundle(
 
     Args:
         directory: where; its parents are made.
-        network: the trained network.
+        model: trained.
         architecture: the model's config node: `_target_` and its arguments, with `num_classes`, `in_channels` and
             `image_size`.
         class_names: K names, in the order of the logits.
@@ -69,26 +64,25 @@ def save_bundle(
     directory = Path(directory).resolve()
     if directory.exists() and not (directory / MANIFEST).is_file() and any(directory.iterdir()):
         raise BundleError(f"{directory} exists and is not a bundle; it was left as it is. Choose another directory.")
-    weights = save_tensors({name: value.cpu().contiguous() for name, value in network.state_dict().items()})
+    parts, facts = to_files(model)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "medvision": __version__,
-        # Pretrained weights were the beginning of these; to load the bundle must not fetch them again.
-        "architecture": {key: None if key == "weights" else value for key, value in architecture.items()},
+        "architecture": without_weights(architecture),
         "class_names": list(class_names),
         "decode": dict(decode),
-        # For the reader: what is used are the buffers among the weights.
-        "normalisation": {"mean": network.mean.tolist(), "std": network.std.tolist()},
+        **facts,
         "temperature": temperature,
         "operating_point": operating_point,
         "conformal": conformal,
         "gate": gate,
         "fingerprint": fingerprint,
         "licence": licence,
-        "files": {WEIGHTS: hashlib.sha256(weights).hexdigest()},
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
     }
-    with _replacing_directory(directory) as staged:
-        (staged / WEIGHTS).write_bytes(weights)
+    with replacing_directory(directory) as staged:
+        for name, content in parts.items():
+            (staged / name).write_bytes(content)
         _write_manifest(staged, manifest)
     return directory
 
@@ -125,12 +119,15 @@ def amend_bundle(
         "conformal": conformal,
         "gate": gate,
     }
-    _restore(directory)
+    restore_directory(directory)
     manifest = _read_manifest(directory) | {name: value for name, value in changes.items() if value is not ...}
-    with _replacing_directory(directory) as staged:
+    with replacing_directory(directory) as staged:
         for name in manifest["files"]:
             # Not read, so not blessed: a file that was damaged before still differs from its SHA-256.
-            _link(_inside(directory, name), staged / name)
+            try:
+                link(_inside(directory, name), staged / name)
+            except FileNotFoundError as error:
+                raise _unreadable(directory / name, error) from error
         if not isinstance(card, EllipsisType):
             content = card.encode()
             (staged / CARD).unlink(missing_ok=True)
@@ -153,26 +150,11 @@ def load_bundle(directory: str | Path, device: str | torch.device = "cpu") -> Pr
         BundleError: if a file is missing or changed, or the bundle was written for a newer medvision.
         ConfigError: if the architecture is not on the allow-list, or there is no such device.
     """
-    directory = Path(directory)
-    if not (directory / MANIFEST).is_file() and (directory / "model" / MANIFEST).is_file():
-        directory = directory / "model"
+    directory = _model_directory(directory)
     manifest = _read_manifest(directory)
-    weights = _read_files(directory, manifest["files"])[WEIGHTS]
-    architecture = manifest["architecture"]
-    # Building draws initial weights; they are thrown away, and the caller's random numbers stay what they were.
-    with torch.random.fork_rng(devices=[]):
-        network = build(architecture, image_size=tuple(architecture["image_size"]))
-    if not isinstance(network, Network):
-        raise BundleError(f"{directory / MANIFEST}: {architecture['_target_']} does not build a network.")
-    try:
-        network.load_state_dict(load_tensors(weights), assign=True)
-    except (RuntimeError, SafetensorError) as error:
-        raise BundleError(
-            f"{directory / WEIGHTS} does not fit {architecture['_target_']} of medvision {__version__}.\n"
-            f"Load it with medvision {manifest['medvision']}, which wrote it."
-        ) from error
+    contents = _read_files(directory, manifest["files"])
     return Predictor(
-        network,
+        from_files(directory, contents, manifest),
         manifest["class_names"],
         decode=manifest["decode"] | {"size": tuple(manifest["decode"]["size"])},
         temperature=manifest["temperature"],
@@ -181,6 +163,22 @@ def load_bundle(directory: str | Path, device: str | torch.device = "cpu") -> Pr
         gate=manifest.get("gate"),
         device=device,
     )
+
+
+def load_embedding(directory: str | Path) -> Embedding:
+    """The network of a bundle, or of a run directory's, as features for a classical model; raises as `load_bundle`."""
+    directory = _model_directory(directory)
+    manifest = _read_manifest(directory)
+    network, embedding = cast(Network, load_bundle(directory).network), Embedding()
+    embedding.use(network, manifest["architecture"])
+    return embedding
+
+
+def _model_directory(directory: str | Path) -> Path:
+    """The bundle, where a run directory stands for the one in its `model`."""
+    directory = Path(directory)
+    inside = not (directory / MANIFEST).is_file() and (directory / "model" / MANIFEST).is_file()
+    return directory / "model" if inside else directory
 
 
 def _write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
@@ -218,12 +216,14 @@ def _read_files(directory: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
         try:
             contents[name] = path.read_bytes()
         except OSError as error:
-            raise BundleError(f"{path} cannot be read: {error.strerror}. Copy the bundle again.") from error
+            raise _unreadable(path, error) from error
         if hashlib.sha256(contents[name]).hexdigest() != expected:
             raise BundleError(f"{path} was changed after it was written (SHA-256 differs). Copy the bundle again.")
-    if WEIGHTS not in contents:
-        raise BundleError(f"{directory / MANIFEST} lists no {WEIGHTS}.")
     return contents
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(f"{path} cannot be read: {error.strerror}. Copy the bundle again.")
 
 
 def _inside(directory: Path, name: str) -> Path:
@@ -232,55 +232,7 @@ def _inside(directory: Path, name: str) -> Path:
     return directory / name
 
 
-def _link(source: Path, target: Path) -> None:
-    """The same file under a second name where the file system can, else a copy."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError as error:
-        raise BundleError(f"{source} cannot be read: {error.strerror}. Copy the bundle again.") from error
-    except OSError:
-        shutil.copy2(source, target)
-
-
 def _digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of a manifest's values, its own digest excepted; independent of layout."""
     values = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _replacing_directory(directory: Path) -> Iterator[Path]:
-    """Lend an empty directory beside `directory`; when the block ends, flush it to disk and put it in its place.
-
-    A directory cannot be renamed over another, so for an instant neither is there; should the process be killed just
-    then, the old one is found beside as `.<name>.old` and the next save puts it back first.
-    """
-    staged, retired = _beside(directory)
-    _restore(directory)
-    for leftover in (staged, retired):
-        shutil.rmtree(leftover, ignore_errors=True)
-    staged.mkdir(parents=True)
-    try:
-        yield staged
-        for path in (*staged.iterdir(), staged):
-            sync(path)
-        if directory.exists():
-            directory.rename(retired)
-        staged.rename(directory)
-        sync(directory.parent)
-    finally:
-        _restore(directory)
-        shutil.rmtree(staged, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
-
-
-def _restore(directory: Path) -> None:
-    """Put back a bundle whose replacement was killed between its two renames."""
-    _, retired = _beside(directory)
-    if retired.exists() and not directory.exists():
-        retired.rename(directory)
-
-
-def _beside(directory: Path) -> tuple[Path, Path]:
-    """Where the new directory is made and where the old one waits until the new one is in its place."""
-    return directory.with_name(f".{directory.name}.new"), directory.with_name(f".{directory.name}.old")

@@ -1,15 +1,16 @@
-"""A trained network that takes raw uint8 images and says how probable each class is."""
+"""A trained model that takes raw uint8 images and says how probable each class is."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medvision.errors import ConfigError, DataError
+from medvision.errors import ConfigError, DataError, ModelError
 from medvision.evaluation.predictions import softmax
+from medvision.models.classical import Classical
 from medvision.models.network import Network
 
 # Below 16 images CPU kernels round otherwise than above; a batch never holds fewer when there are as many.
@@ -19,10 +20,11 @@ _PIXELS_PER_BATCH = 2**22  # 83 images of 224 x 224: the activations of a ResNet
 
 
 class Predictor:
-    """Predicts with a network whose normalisation is inside.
+    """Predicts with a network whose normalisation is inside, or with a classical model.
 
     Args:
-        network: (B, C, H, W) uint8 to logits (B, K); taken over: moved, frozen and put in evaluation mode.
+        model: a network, (B, C, H, W) uint8 to logits (B, K), is taken over: moved, frozen and put in evaluation mode.
+            Of a classical model only a network that makes its features is on the device.
         class_names: K names.
         decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes it.
         temperature: T > 0 in probs = softmax(logits / T).
@@ -38,7 +40,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: nn.Module,
+        model: nn.Module | Classical,
         class_names: Sequence[str],
         *,
         decode: Mapping[str, Any],
@@ -55,7 +57,24 @@ class Predictor:
         self.conformal = conformal
         self.gate = gate
         self.device = choose_device(device)
-        self.network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
+        self.model = model.to(self.device)
+        self._logits: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+        if isinstance(model, Classical):
+            self._logits = model.logits
+        else:
+            model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+            self._logits = self._forward
+
+    @property
+    def network(self) -> nn.Module:
+        """The network.
+
+        Raises:
+            ModelError: if the model is a classical one that looks at no network's embedding.
+        """
+        if isinstance(self.model, nn.Module):
+            return self.model
+        raise ModelError(f"This model ({self.model}) is a classical one: there is no network in it.")
 
     def predict_logits(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float32]:
         """Logits of images; on a CPU the same bits however many are passed, from 16 on.
@@ -73,41 +92,45 @@ class Predictor:
         self._check(images)
         logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
         for rows in _batches(images, batch_size):
-            (logits[rows],) = self._forward(images[rows], self.network)
+            logits[rows] = self._logits(images[rows])
         return logits
 
     def predict_probs(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float64]:
         """Calibrated probabilities of images, (N, K) float64; arguments and errors as `predict_logits`."""
         return softmax(self.predict_logits(images, batch_size), self.temperature)
 
+    @torch.inference_mode()
     def probs_and_embeddings(
         self, images: NDArray[np.uint8], batch_size: int | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Calibrated probabilities (N, K), and embeddings (N, D), what the last layer sees, for the price of one.
+        """Calibrated probabilities (N, K) and what the network's head sees, (N, D), for the price of one.
 
-        Arguments and errors as `predict_logits`; the network is one of medvision.models.
+        Args:
+            images: as for `predict_logits`.
+            batch_size: likewise.
+
+        Raises:
+            DataError: as `predict_logits`.
+            ModelError: if the model is a classical one.
         """
         self._check(images)
-        network = self.network
-        if not isinstance(network, Network):
-            raise TypeError(f"embeddings need a network of medvision.models, found {type(network).__name__}")
+        network = cast(Network, self.network)
         logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
         embeddings = np.empty((len(images), network.head.in_features), dtype=np.float32)
         for rows in _batches(images, batch_size):
-            logits[rows], embeddings[rows] = self._forward(images[rows], lambda x: _logits_and_embeddings(network, x))
+            found = network.embed(self._batch(images[rows]))
+            embeddings[rows] = found.float().cpu().numpy()
+            logits[rows] = network.head(found).float().cpu().numpy()
         return softmax(logits, self.temperature), embeddings
 
     @torch.inference_mode()
-    def _forward(
-        self,
-        images: NDArray[np.uint8],
-        apply: Callable[[torch.Tensor], torch.Tensor | tuple[torch.Tensor, ...]],
-    ) -> list[NDArray[np.float32]]:
+    def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits: torch.Tensor = self.network(self._batch(images))
+        return np.asarray(logits.float().cpu().numpy())
+
+    def _batch(self, images: NDArray[np.uint8]) -> torch.Tensor:
         # A copy, because torch wants memory it could write to and a memory map may not offer it.
-        batch = torch.from_numpy(np.array(images)).to(self.device).contiguous(memory_format=torch.channels_last)
-        outputs = apply(batch)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        return [np.asarray(one.float().cpu().numpy()) for one in outputs]
+        return torch.from_numpy(np.array(images)).to(self.device).contiguous(memory_format=torch.channels_last)
 
     def _check(self, images: NDArray[np.uint8]) -> None:
         expected = (self.decode["channels"], *self.decode["size"])
@@ -119,17 +142,12 @@ class Predictor:
             )
 
 
-def _logits_and_embeddings(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    embeddings = network.embed(images)
-    return network.head(embeddings), embeddings
-
-
 def _batches(images: NDArray[np.uint8], batch_size: int | None) -> Iterator[slice]:
+    """Rows to take at a time; a short last batch reaches back over images that are done already."""
     n, _, height, width = images.shape
     step = batch_size or min(_MAX_BATCH, max(_MIN_BATCH, _PIXELS_PER_BATCH // (height * width)))
     for start in range(0, n, step):
         stop = min(start + step, n)
-        # A short last batch reaches back over images that are done already.
         yield slice(max(0, min(start, stop - _MIN_BATCH)), stop)
 
 

@@ -5,17 +5,17 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from medvision.evaluation.intervals import Resampling, from_resamples, wilson
+from medvision.evaluation.intervals import from_resamples, wilson
 from medvision.evaluation.predictions import Predictions
+from medvision.evaluation.resampling import Resampling
 from medvision.evaluation.verdict import Estimate
 from medvision.inference.corruptions import STRENGTHS, corrupt
 from medvision.inference.predicts import Predicts
 from medvision.randomness import generator, key
 
-_PIXELS_PER_CHUNK = (
-    2**22
-)  # as many images as a predictor takes at a time, so that memory does not grow with their number
+_PIXELS_PER_CHUNK = 2**22  # as many as a predictor takes at a time, so that memory does not grow with the images
 _LARGEST_CHUNK = 512
+_COUNTS = 2**20  # held at a time while bootstrapping
 
 
 def robustness(
@@ -24,7 +24,7 @@ def robustness(
     predictions: Predictions,
     confidence_level: float = 0.95,
     n_resamples: int = 1000,
-    max_images: int = 2000,
+    max_images: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Estimate]:
@@ -36,17 +36,18 @@ def robustness(
         predictions: of the same N images as they are; targets and groups are taken from it.
         confidence_level: in (0, 1).
         n_resamples: bootstrap resamples where there are groups; Wilson's interval where every image stands alone.
-        max_images: more than these are sampled; see `sample`.
+        max_images: more than these are sampled, see `sample`; by default 2,000, or fewer that hold 5 million pixels in
+            all (100 of 224 x 224), because each is predicted 25 times.
         seed: of the sample, the noise and the resamples.
         progress: called with the number of images predicted so far and the number in all.
 
     Returns:
         `<kind>/<strength>/accuracy`, each with the n it rests on.
     """
-    rows = sample(predictions.targets, max_images, seed)
+    height, width = images.shape[2:]
+    rows = sample(predictions.targets, max_images or min(2000, max(100, 5_000_000 // (height * width))), seed)
     settings = [(kind, strength) for kind, amounts in STRENGTHS.items() for strength in range(1, len(amounts) + 1)]
     right = np.empty((len(settings), len(rows)), bool)
-    height, width = images.shape[2:]
     step = max(1, min(_LARGEST_CHUNK, _PIXELS_PER_CHUNK // (height * width)))
     for start in range(0, len(rows), step):
         chunk = rows[start : start + step]
@@ -87,10 +88,15 @@ def _intervals(
     resampling = Resampling.of(predictions)
     if not resampling.grouped:
         return [wilson(int(hits.sum()), len(hits), confidence_level) for hits in right]
-    counts = resampling.draw(generator("bootstrap", seed), n_resamples)
-    # In float64, for which there is a fast product; counts of up to 2**53 stay exact.
-    resampled = (counts.astype(np.float64) @ right.T.astype(np.float64)) / counts.sum(axis=1, keepdims=True)
-    units = int(resampling.slots.max()) + 1
+    # All images of a unit are drawn equally often, so that their sums are enough.
+    by_unit = np.stack(
+        [np.bincount(resampling.slots, weights=hits) for hits in (*right, np.ones(right.shape[1]))], axis=1
+    )
+    rng, step, sums = generator("bootstrap", seed), max(1, _COUNTS // resampling.units), []
+    for start in range(0, n_resamples, step):
+        sums.append(resampling.draw(rng, min(step, n_resamples - start)) @ by_unit)
+    drawn = np.concatenate(sums)
+    resampled, units = drawn[:, :-1] / drawn[:, -1:], resampling.units
     return [
         from_resamples(float(hits.mean()), values, units, confidence_level)
         for hits, values in zip(right, resampled.T, strict=True)

@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from medvision import __version__
+from medvision import __version__, files
 from medvision.errors import BundleError, ConfigError
-from medvision.inference import bundle as bundle_module
 from medvision.inference.bundle import amend_bundle, load_bundle, save_bundle
 from medvision.inference.predictor import Predictor
 from medvision.models.torchvision_models import torchvision_model
@@ -209,7 +208,7 @@ def test_an_amendment_that_is_killed_leaves_the_old_bundle(bundle, tmp_path, mon
             raise KeyboardInterrupt
         return rename(path, *target)
 
-    monkeypatch.setattr(*((bundle_module, "sync") if step == "sync" else (Path, "rename")), fail)
+    monkeypatch.setattr(*((files, "sync") if step == "sync" else (Path, "rename")), fail)
     with pytest.raises(KeyboardInterrupt):
         amend_bundle(bundle, **DECISION, card="new")
     monkeypatch.undo()
@@ -224,7 +223,7 @@ def test_a_file_system_without_hard_links_gets_copies(bundle, monkeypatch):
     def fail(*_):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(bundle_module.os, "link", fail)
+    monkeypatch.setattr(files.os, "link", fail)
     amend_bundle(bundle, temperature=2.0)
 
     assert load_bundle(bundle).temperature == 2.0
@@ -354,7 +353,7 @@ def test_a_save_that_is_stopped_leaves_the_old_bundle(bundle, save, tmp_path, mo
         case "write_text":
             monkeypatch.setattr(Path, "write_text", fail)
         case "sync":
-            monkeypatch.setattr(bundle_module, "sync", fail)
+            monkeypatch.setattr(files, "sync", fail)
         case "rename":
             monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
     with pytest.raises(type(failure)):
@@ -390,7 +389,7 @@ def test_a_save_killed_between_its_renames_has_not_lost_the_old_bundle(bundle, s
     def fail(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(bundle_module, "sync", fail)
+    monkeypatch.setattr(files, "sync", fail)
     with pytest.raises(OSError, match="disk full"):
         save(bundle, seed=1)
 
