@@ -23,6 +23,7 @@ OPTIONAL = ("experiment", "logger")
 # Types of the values that train.yaml leaves null; all others have the type of the value there.
 TYPES: Mapping[str, Any] = {
     "out": str | None,
+    "images": str | None,
     "resume": str | None,
     "init_from": str | None,
     "run": str | None,
