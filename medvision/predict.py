@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import medvision
 from medvision.command import run_command
-from medvision.errors import BundleError, ConfigError, Interrupted, RunError
+from medvision.errors import BundleError, ConfigError, Interrupted, ModelError, RunError
 from medvision.rundir import RunDirectory
 
 if TYPE_CHECKING:
@@ -109,8 +109,12 @@ def _maps(model: Any, path: Path) -> "tuple[DrawMaps | None, str]":
     from medvision.inference.explain import activation_maps, why_no_maps
     from medvision.inference.overlay import overlay
 
-    if reason := why_no_maps(model):
-        return None, f"No heat maps: {reason}."
+    try:
+        reason = why_no_maps(model)
+    except ModelError as error:  # a classical model
+        reason = str(error)
+    if reason:
+        return None, f"No heat maps: {reason}"
     return lambda images, classes: list(map(overlay, images, activation_maps(model, images, classes))), ""
 
 

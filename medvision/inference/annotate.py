@@ -5,13 +5,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medvision.data.decode import Unusable, decode_chunks
-from medvision.errors import RunError
+from medvision.errors import ModelError, RunError
 from medvision.files import sync, write_text
 from medvision.inference import gate
 from medvision.inference.inputs import Inputs
@@ -35,13 +35,12 @@ class Model(Predicts, Protocol):
     conformal: Mapping[str, Any] | None
     gate: Mapping[str, Any] | None
 
-
-@runtime_checkable
-class Embeds(Protocol):
-    """A model that has embeddings."""
-
     def probs_and_embeddings(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Calibrated probabilities (N, K) and embeddings (N, D) of images (N, C, H, W)."""
+        """Calibrated probabilities (N, K) and embeddings (N, D) of images (N, C, H, W).
+
+        Raises:
+            ModelError: if the model has no embeddings.
+        """
 
 
 def label(
@@ -60,9 +59,9 @@ def label(
         N annotations, and embeddings (N, D) if the model has them.
     """
     embeddings: NDArray[np.float32] | None = None
-    if isinstance(model, Embeds):
+    try:
         probs, embeddings = model.probs_and_embeddings(images)
-    else:
+    except ModelError:
         probs = model.predict_probs(images)
     if tta:
         probs = (probs + model.predict_probs(np.ascontiguousarray(images[..., ::-1]))) / 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvision.errors import RunError
+from medvision.errors import ModelError, RunError
 from medvision.inference.annotate import annotate, label, read_annotations, read_embeddings
 from medvision.inference.inputs import Inputs, find_images
 
@@ -167,7 +167,8 @@ def test_mirrored_images_are_averaged(model):
 
 def test_a_model_without_embeddings_labels_as_well(folder, tmp_path):
     class Plain(Brightness):
-        probs_and_embeddings = None
+        def probs_and_embeddings(self, images, batch_size=None):
+            raise ModelError("a classical one")
 
         def predict_probs(self, images, batch_size=None):
             return Brightness().predict_probs(images)
