@@ -26,6 +26,8 @@ TYPES: Mapping[str, Any] = {
     "images": str | None,
     "resume": str | None,
     "init_from": str | None,
+    "run": str | None,
+    "model": str | None,
     "checkpoint.every_n_steps": int | None,
     "evaluation.positive": list[str] | None,
     "evaluation.target": float | None,
@@ -38,6 +40,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc"),
     "evaluation.rule": ("youden", "sensitivity", "specificity", "cost"),
     "metric": ("accuracy", "balanced_accuracy", "macro/auroc", "macro/f1", "log_loss"),
+    "select": ("none", "uncertainty"),
 }
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
@@ -47,11 +50,11 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     ),
     ">= 0": (
         *("seed", "data.split_seed", "data.fold", "loss.focal_gamma", "optimizer.weight_decay"),
-        *("early_stopping.patience", "early_stopping.min_delta", "evaluation.pictures"),
+        *("early_stopping.patience", "early_stopping.min_delta", "evaluation.pictures", "review"),
     ),
     ">= 1": (
         *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
-        *("checkpoint.every_n_steps", "evaluation.n_resamples", "data.max_train_samples"),
+        *("checkpoint.every_n_steps", "evaluation.n_resamples", "k", "data.max_train_samples"),
         *("model.pca", "model.n_estimators", "model.max_depth", "model.min_samples_leaf", "model.max_iter"),
         *("model.n_neighbors", "model.features.cell", "model.features.directions", "model.features.size"),
     ),
@@ -65,7 +68,7 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
         "data.calibration_fraction",
         *("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
     ),
-    ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final"),
+    ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final", "min_confidence"),
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -53,7 +54,12 @@ def compose(*overrides: str, config_name: str = "train", config_dir: str | Path 
                 raise ConfigError(
                     f"{key} has several values: add -m for a run each, or write a list, {key}=[{values}]."
                 )
-        cfg = hydra.compose(config_name, search_path + opened(typed), return_hydra_config=True)
+        shadowed = _shadowed(config_name)
+        others = [one for one in typed if one.key_or_group not in shadowed]
+        cfg = hydra.compose(config_name, search_path + opened(others), return_hydra_config=True)
+        for value in typed:
+            if value.key_or_group in shadowed:
+                OmegaConf.update(cfg, value.key_or_group, value.value())
         check_machinery(cfg)
         choices = {group: name for group, name in cfg.hydra.runtime.choices.items() if not group.startswith("hydra/")}
         with open_dict(cfg):
@@ -178,6 +184,13 @@ def options(group: str, config_dir: str | Path | None = None) -> dict[str, Path]
 def quoted(value: object) -> str:
     """A value as Hydra's grammar takes it literally, whatever characters it has."""
     return "'" + str(value).replace("'", r"\'") + "'"
+
+
+@functools.cache
+def _shadowed(config_name: str) -> frozenset[str]:
+    """Plain values of a root file that have the name of a group, which Hydra would look for an option in."""
+    root = yaml.safe_load((CONF_DIR / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    return frozenset(key for key in root if key != "hydra" and (CONF_DIR / key).is_dir())
 
 
 def _check_present(cfg: DictConfig) -> None:
