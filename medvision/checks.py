@@ -20,33 +20,61 @@ SUPPLIED: Mapping[str, tuple[str, ...]] = {
 # Nodes that may be switched off with null.
 OPTIONAL = ("experiment", "logger")
 
-# Types of the values that train.yaml leaves null; all others have the type of the value there.
+# Types of the values that a root file leaves null; all others have the type of the value there.
 TYPES: Mapping[str, Any] = {
     "out": str | None,
+    "images": str | None,
     "resume": str | None,
     "init_from": str | None,
+    "run": str | None,
+    "model": str | None,
     "checkpoint.every_n_steps": int | None,
+    "split": str | None,
+    "evaluation.confidence_level": float | None,
+    "evaluation.n_resamples": int | None,
+    "evaluation.pictures": int | None,
+    "evaluation.robustness": bool | None,
+    "evaluation.positive": list[str] | None,
+    "evaluation.target": float | None,
+    "evaluation.prevalence": float | None,
+    "runs": str | list[str] | None,
+    "models": list[str],
 }
 
-CHOICES: Mapping[str, tuple[str, ...]] = {"monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc")}
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "accelerator": ("auto", "cpu", "gpu"),
+    "monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc"),
+    "evaluation.rule": ("youden", "sensitivity", "specificity", "cost"),
+    "metric": ("accuracy", "balanced_accuracy", "macro/auroc", "macro/f1", "log_loss"),
+    "select": ("none", "uncertainty"),
+}
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
     "> 0": (
-        *("optimizer.lr", "scheduler.div", "scheduler.final_div"),
+        *("optimizer.lr", "scheduler.div", "scheduler.final_div", "model.C", "model.gamma", "model.learning_rate"),
         *("trainer.gradient_clip_val", "trainer.limit_train_batches", "trainer.limit_val_batches"),
     ),
     ">= 0": (
         *("seed", "data.split_seed", "data.fold", "loss.focal_gamma", "optimizer.weight_decay"),
-        *("early_stopping.patience", "early_stopping.min_delta"),
+        *("early_stopping.patience", "early_stopping.min_delta", "evaluation.pictures", "review"),
     ),
     ">= 1": (
         *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
-        *("checkpoint.every_n_steps", "evaluation.n_resamples"),
+        *("checkpoint.every_n_steps", "evaluation.n_resamples", "k", "data.max_train_samples"),
+        *("model.pca", "model.n_estimators", "model.max_depth", "model.min_samples_leaf", "model.max_iter"),
+        *("model.n_neighbors", "model.features.cell", "model.features.directions", "model.features.size"),
     ),
-    ">= 2": ("data.n_folds",),
-    "> 0 and < 1": ("data.val_fraction", "data.test_fraction", "scheduler.pct_start", "evaluation.confidence_level"),
-    ">= 0 and < 1": ("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
-    ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final"),
+    ">= 2": ("data.n_folds", "model.calibration_folds", "model.max_leaf_nodes"),
+    "> 0 and < 1": (
+        *("data.val_fraction", "data.test_fraction"),
+        "scheduler.pct_start",
+        *("evaluation.confidence_level", "evaluation.prevalence", "evaluation.coverage"),
+    ),
+    ">= 0 and < 1": (
+        "data.calibration_fraction",
+        *("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
+    ),
+    ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final", "min_confidence"),
 }
 
 
@@ -91,7 +119,9 @@ def _check_plain(path: str, values: Mapping[str, Any], reference: Mapping[str, A
         if not value and name in OPTIONAL:
             continue
         if not isinstance(known, Mapping):
-            targets.check_type(name, value, TYPES.get(name, type(known)))
+            # What has a value by default cannot be null, even if another command leaves it so.
+            needed = known is not None and value is None
+            targets.check_type(name, value, type(known) if needed else TYPES.get(name, type(known)))
         elif not isinstance(value, Mapping):
             raise ConfigError(f"{name}={targets.shown(value)}: expected the keys {', '.join(known)}, not one value.")
         elif "_target_" in known and "_target_" not in value:

@@ -1,6 +1,7 @@
 """Files that are either wholly there or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,56 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def replacing_directory(directory: Path) -> Iterator[Path]:
+    """Lend an empty directory beside `directory`; when the block ends, flush it to disk and put it in its place.
+
+    A directory cannot be renamed over another, so for an instant neither is there; should the process be killed just
+    then, the old one is found beside as `.<name>.old` and the next save puts it back first.
+    """
+    staged, retired = _beside(directory)
+    restore_directory(directory)
+    for leftover in (staged, retired):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+        for path in (*staged.iterdir(), staged):
+            sync(path)
+        if directory.exists():
+            directory.rename(retired)
+        staged.rename(directory)
+        sync(directory.parent)
+    finally:
+        restore_directory(directory)
+        shutil.rmtree(staged, ignore_errors=True)
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def restore_directory(directory: Path) -> None:
+    """Put back a directory whose replacement was killed between its two renames."""
+    _, retired = _beside(directory)
+    if retired.exists() and not directory.exists():
+        retired.rename(directory)
+
+
+def _beside(directory: Path) -> tuple[Path, Path]:
+    """Where the new directory is made and where the old one waits until the new one is in its place."""
+    return directory.with_name(f".{directory.name}.new"), directory.with_name(f".{directory.name}.old")
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name where the file system can, else make a copy.
+
+    Raises:
+        OSError: if neither can be done.
+    """
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def sync(path: Path) -> None:

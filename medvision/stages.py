@@ -1,22 +1,20 @@
 """The stages of a run, each built from its part of the configuration."""
 
-import json
 import logging
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from medvision.data.datamodule import ImageDataModule
+from medvision.data.table import SPLITS
 from medvision.errors import ModelError, RunError
-from medvision.evaluation import Estimate, Predictions, evaluate
 from medvision.files import write_text
-from medvision.inference.bundle import load_bundle, save_bundle
+from medvision.inference.bundle import load_bundle, load_embedding, save_bundle
 from medvision.models.network import Network
 from medvision.randomness import key
 from medvision.rundir import RunDirectory
@@ -24,11 +22,12 @@ from medvision.targets import build
 from medvision.training.checkpoint_io import AtomicCheckpointIO
 from medvision.training.checkpoints import Checkpoints
 from medvision.training.classifier import Classifier
+from medvision.training.fit import Learner, fit_network
 from medvision.training.fit import fit as fit_learner
 from medvision.training.losses import ClassificationLoss
 from medvision.training.progress import ProgressLine
 from medvision.training.signals import StopSignal
-from medvision.training.trainer import accelerator_in_use, weight_averaging
+from medvision.training.trainer import weight_averaging
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def describe_data(data: ImageDataModule, policy: str, directory: RunDirectory) -
     Raises:
         RunError: if a resumed run finds other data than it began with.
     """
-    splits = ("train", "val", "test")
+    splits = [split for split in SPLITS if split in data.table.splits]
     counts = {split: int(data.class_counts(split).sum()) for split in splits}
     fingerprint = data.fingerprint()
     known = directory.facts.get("data", {}).get("fingerprint", fingerprint)
@@ -99,35 +98,31 @@ def describe_data(data: ImageDataModule, policy: str, directory: RunDirectory) -
 
 def train(
     cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, stop: StopSignal, console: Console
-) -> Classifier:
-    """Build the network and train it, from the run's last checkpoint if there is one."""
+) -> Learner:
+    """Build the model and train it; a network from the run's last checkpoint if there is one."""
+    if cfg.data.max_train_samples is not None:
+        images = int(data.class_counts("train").sum())
+        note = f"data.max_train_samples={cfg.data.max_train_samples}: trained on {images:,} images."
+        directory.record(notes=[note])
+        log.info(note)
     # Every step keys the global generators anew; a caller's own random numbers stay as they were.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        network = _build_network(cfg, data)
-        loss = cast(ClassificationLoss, build(cfg.loss))
-        loss.set_class_counts(torch.from_numpy(data.class_counts("train")))
-        optimizer, scheduler = cast(Any, build(cfg.optimizer)), cast(Any, build(cfg.scheduler))
-        classifier = Classifier(network, optimizer, scheduler, loss, seed=cfg.seed)
-        trainer = _build_trainer(cfg, directory, stop, console)
-        log.info(
-            "%s parameters, %s, precision %s",
-            f"{sum(p.numel() for p in network.parameters()):,}",
-            trainer.strategy.root_device,
-            cfg.trainer.precision,
+        torch.manual_seed(key(cfg.seed, "weights"))
+        shape = {"num_classes": data.num_classes, "in_channels": data.in_channels, "image_size": data.image_size}
+        learner = cast(Learner, build(cfg.model, **shape))
+        fit_learner(
+            learner,
+            by_gradient=partial(_train_network, cfg, directory, data, stop, console),
+            images=partial(data.split, "train"),
+            embedding=None if cfg.init_from is None else partial(load_embedding, cfg.init_from),
+            seed=cfg.seed,
+            console=console,
         )
-        with stop.deferring():
-            fit_learner(classifier, data, trainer, directory.last if directory.last.exists() else None)
-    return classifier
+    return learner
 
 
-def keep_best(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, classifier: Classifier) -> None:
-    """Write the weights of the best epoch as the run's bundle."""
-    network = cast(Network, classifier.network)
-    best = AtomicCheckpointIO().load_checkpoint(directory.best)
-    prefix = "network."
-    network.load_state_dict(
-        {name.removeprefix(prefix): value for name, value in best["state_dict"].items() if name.startswith(prefix)}
-    )
+def keep_best(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, learner: Learner) -> None:
+    """Write the trained model as the run's bundle."""
     architecture = cast(dict[str, Any], OmegaConf.to_container(cfg.model)) | {
         "num_classes": data.num_classes,
         "in_channels": data.in_channels,
@@ -135,7 +130,7 @@ def keep_best(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, c
     }
     save_bundle(
         directory.model,
-        network,
+        learner,
         architecture=architecture,
         class_names=data.class_names,
         decode={
@@ -149,14 +144,37 @@ def keep_best(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, c
     )
 
 
-def _build_network(cfg: DictConfig, data: ImageDataModule) -> Network:
-    torch.manual_seed(key(cfg.seed, "weights"))
-    node = build(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
-    network = cast(Network, node)
+def _train_network(
+    cfg: DictConfig,
+    directory: RunDirectory,
+    data: ImageDataModule,
+    stop: StopSignal,
+    console: Console,
+    network: Network,
+) -> None:
+    """Train by gradient descent, and leave the weights of the best epoch in the network."""
     network.set_statistics(*(values.tolist() for values in data.channel_statistics()))
     if cfg.init_from is not None:
         _initialise(network, cast(Network, load_bundle(Path(cfg.init_from)).network))
-    return network
+    loss = cast(ClassificationLoss, build(cfg.loss))
+    loss.set_class_counts(torch.from_numpy(data.class_counts("train")))
+    optimizer, scheduler = cast(Any, build(cfg.optimizer)), cast(Any, build(cfg.scheduler))
+    classifier = Classifier(network, optimizer, scheduler, loss, seed=cfg.seed)
+    trainer = _build_trainer(cfg, directory, stop, console)
+    log.info(
+        "%s parameters, %s, precision %s",
+        f"{sum(p.numel() for p in network.parameters()):,}",
+        trainer.strategy.root_device,
+        cfg.trainer.precision,
+    )
+    with stop.deferring():
+        fit_network(classifier, data, trainer, directory.last if directory.last.exists() else None)
+    if trainer.is_global_zero:
+        best = AtomicCheckpointIO().load_checkpoint(directory.best)
+        prefix = "network."
+        network.load_state_dict(
+            {name.removeprefix(prefix): value for name, value in best["state_dict"].items() if name.startswith(prefix)}
+        )
 
 
 def _build_trainer(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Console) -> Any:
@@ -193,37 +211,3 @@ def _initialise(network: Network, trained: Network) -> None:
     if same_classes:
         network.head.load_state_dict(trained.head.state_dict())
     log.info("weights of the %s taken from init_from", "whole network" if same_classes else "backbone")
-
-
-def score(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> dict[str, Estimate]:
-    """Predict by the bundle, so that what is scored is what a user carries away.
-
-    Returns:
-        `<split>/<metric>` to estimate; where test images had been trained or validated on, `test_never_seen/<metric>`
-        is of the others.
-    """
-    predictor = load_bundle(directory.model, device=accelerator_in_use(cfg.trainer.accelerator))
-    (directory.path / "predictions").mkdir(exist_ok=True)
-    metrics: dict[str, Estimate] = {}
-    for split in ("val", "test"):
-        arrays = data.split(split)
-        predictions = Predictions.from_logits(
-            ids=arrays.ids,
-            groups=arrays.groups,
-            targets=arrays.targets,
-            logits=predictor.predict_logits(arrays.images),
-            class_names=data.class_names,
-            meta=arrays.meta,
-            temperature=predictor.temperature,
-        )
-        predictions.save(directory.path / "predictions" / f"{split}.npz")
-        parts = {split: predictions}
-        unseen = data.never_seen()
-        if split == "test" and unseen.any() and not unseen.all():
-            parts["test_never_seen"] = predictions.take(np.flatnonzero(unseen))
-        for part, some in parts.items():
-            estimates = evaluate(some, cfg.evaluation.confidence_level, cfg.evaluation.n_resamples)
-            metrics |= {f"{part}/{name}": estimate for name, estimate in estimates.items()}
-    content = json.dumps({name: estimate.to_json() for name, estimate in metrics.items()}, indent=2)
-    write_text(directory.path / "metrics.json", content + "\n")
-    return metrics

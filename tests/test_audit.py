@@ -144,7 +144,7 @@ def test_dicom_files_are_audited(run, folder):
         (folder / split / "cat" / "scan.dcm").write_bytes(source.read_bytes())
     code, said, facts = look(run, folder)
     assert (code, counts(facts)) == (3, {"across": 1, "groups": 1}), said  # the patient is the group
-    assert {"height": None, "width": None, "format": "DICOM", "mode": "", "files": 2} in facts["sizes"]
+    assert {"height": 128, "width": 128, "format": "DICOM", "mode": "MONOCHROME2", "files": 2} in facts["sizes"]
 
 
 class Page(HTMLParser):

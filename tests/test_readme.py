@@ -83,6 +83,10 @@ def test_every_medvision_command_runs(command, tmp_path):
     if "resume=auto" in arguments:
         python([argument for argument in arguments if argument != "resume=auto"] + ONE_BATCH, tmp_path)
         interrupt(tmp_path)
+    if "medvision.train" not in arguments:
+        # The made images are dark or bright by class, which the audit calls a shortcut.
+        python(arguments, tmp_path, code=3 if "medvision.audit" in arguments else 0)
+        return
     python(arguments + ONE_BATCH, tmp_path)
     jobs = np.prod([argument.count(",") + 1 for argument in arguments]) if "-m" in arguments[2:] else 1
     assert statuses(tmp_path) == ["finished"] * jobs
@@ -134,12 +138,12 @@ def make_npz(path: Path) -> None:
     np.savez(path, **images, **{f"{split}_labels": np.arange(n)[:, None] % 2 for split, n in counts.items()})
 
 
-def python(arguments: list[str], folder: Path) -> str:
+def python(arguments: list[str], folder: Path, code: int = 0) -> str:
     env = os.environ | {"MEDVISION_DATA": str(DATA)}
     result = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
-    assert result.returncode == 0, f"{arguments}\n{result.stdout}\n{result.stderr}"
+    assert result.returncode == code, f"{arguments}\n{result.stdout}\n{result.stderr}"
     return result.stdout
 
 

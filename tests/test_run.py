@@ -15,7 +15,14 @@ from sklearn.metrics import accuracy_score
 from medvision.evaluation import Predictions
 from medvision.rundir import RunDirectory
 
-QUICK = ("experiment=digits_cnn", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "evaluation.n_resamples=20")
+QUICK = (
+    "experiment=digits_cnn",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=2",
+    "evaluation.n_resamples=20",
+    "evaluation.robustness=false",
+    "evaluation.pictures=2",
+)
 FILES = {
     "config.yaml",
     "run.json",
@@ -52,7 +59,7 @@ def test_the_run_directory_holds_what_it_should(finished):
     }
     record = facts(finished.directory)
     assert record["status"] == "finished"
-    assert record["data"]["images"] == {"train": 1295, "val": 143, "test": 359}
+    assert record["data"]["images"] == {"train": 1295, "val": 70, "calibration": 73, "test": 359}
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert OmegaConf.load(finished.directory / "config.yaml").trainer.precision != "auto"
 

@@ -163,9 +163,7 @@ def _headers(table: ImageTable, rows: NDArray[np.intp]) -> pd.DataFrame:
 def _thumbnails(data: ImageDataModule, rows: NDArray[np.intp], headers: pd.DataFrame) -> NDArray[np.uint8]:
     sizes = None
     if "height" in headers:
-        sizes = headers[["height", "width"]].to_numpy(np.float64, copy=True)
-        unknown = np.isnan(sizes).any(axis=1)
-        sizes[unknown] = data.image_size
+        sizes = headers[["height", "width"]].to_numpy(np.float64)
     return np.concatenate(
         [
             thumbnails(data.pixels(rows[start : start + _CHUNK]), None if sizes is None else sizes[start:])
@@ -279,9 +277,5 @@ def _sizes(headers: pd.DataFrame) -> pd.DataFrame:
     columns = ["height", "width", "format", "mode"]
     if not len(headers.columns):
         return pd.DataFrame(columns=[*columns, "files"])
-    counted = headers.value_counts(columns, dropna=False).rename("files").reset_index().astype(object)
-    # JSON knows neither NaN nor 512.0 pixels.
-    for name in ("height", "width"):
-        sides = [None if pd.isna(side) else int(side) for side in counted[name]]
-        counted[name] = pd.Series(sides, dtype=object)
-    return counted
+    # As objects, because JSON knows no numpy integers.
+    return headers.value_counts(columns).rename("files").reset_index().astype(object)

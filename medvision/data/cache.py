@@ -19,12 +19,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medvision.data.cache_folder import HASHES, INDEX, PIXELS, limit, location, locked, make_room, total_size
+from medvision.data.cache_folder import HASHES, INDEX, MOMENTS, PIXELS, limit, location, locked, make_room, total_size
 from medvision.data.decode import Unusable, decode_chunks
 from medvision.data.guard import pixel_hashes
 from medvision.data.limits import Frames
 from medvision.data.resize import Resize, height_width
-from medvision.data.statistics import one_coloured
+from medvision.data.statistics import moments, one_coloured
 from medvision.errors import DataError
 from medvision.files import sync
 
@@ -49,14 +49,16 @@ class Decoded(NamedTuple):
         pixels: (N, C, H, W) uint8, mapped read-only; zeros where a file is bad.
         bad: index, reason and stage of each file that cannot be used, in order.
         hashes: (N,) of `medvision.data.guard.pixel_hashes`.
-        plain: rows of the images of one colour; see `medvision.data.statistics.one_coloured`. Like the hashes, it is
-            kept so that a later run need not read all pixels.
+        plain: rows of the images of one colour; see `medvision.data.statistics.one_coloured`.
+        moments: (N, C, 2) of `medvision.data.statistics.moments`. Like the two before, they are kept so that a later
+            run need not read all pixels.
     """
 
     pixels: NDArray[np.uint8]
     bad: list[Unusable]
     hashes: NDArray[np.void]
     plain: NDArray[np.intp]
+    moments: NDArray[np.int64]
 
 
 def read(
@@ -170,15 +172,16 @@ def _open(entry: Path, shape: tuple[int, ...]) -> Decoded | None:
 
 def _checked(entry: Path, shape: tuple[int, ...]) -> Decoded:
     digest, _, text = (entry / INDEX).read_bytes().partition(b"\n")
-    hashes = (entry / HASHES).read_bytes()
-    if digest.decode("ascii", "replace") != _digest(text, hashes):
-        raise ValueError("index or hashes have changed")
+    hashes, sums = (entry / HASHES).read_bytes(), np.memmap(entry / MOMENTS, np.int64, "r")
+    if digest.decode("ascii", "replace") != _digest(text, hashes, sums):
+        raise ValueError("index, hashes or moments have changed")
     index = json.loads(text)
     found = Decoded(
         _mapped(entry, shape),
         [(row, reason, stage) for row, reason, stage in index["bad"]],
         np.frombuffer(hashes, "V16"),
         np.array(index["plain"], np.intp),
+        sums.reshape(*shape[:2], 2),
     )
     nbytes = found.pixels[0].nbytes
     count = max(1, min(len(found.pixels), _CHECKED_IMAGES, _CHECKED_BYTES // nbytes))
@@ -217,16 +220,18 @@ def _build(
     plain: list[int] = []
     hashes = bytearray()
     done = 0
-    with (partial / PIXELS).open("wb") as file:
+    with (partial / PIXELS).open("wb") as file, (partial / MOMENTS).open("wb") as sums_file:
         for images, unusable in chunks:
             file.write(images.data)
+            sums_file.write(moments(images).data)
             hashes += pixel_hashes([images]).tobytes()
             bad += unusable
             plain += (done + np.flatnonzero(one_coloured(images, np.arange(len(images))))).tolist()
             done += len(images)
             if progress is not None:
                 progress(done, len(names))
-    found = Decoded(_mapped(partial, shape), bad, np.frombuffer(bytes(hashes), "V16"), np.array(plain, np.intp))
+    kept = np.memmap(partial / MOMENTS, np.int64, "r", shape=(*shape[:2], 2))
+    found = Decoded(_mapped(partial, shape), bad, np.frombuffer(bytes(hashes), "V16"), np.array(plain, np.intp), kept)
     changed = np.flatnonzero((_state(names) != state).any(axis=1)).tolist()
     if changed:
         log.warning("%d file(s) changed while they were read: %s ...", len(changed), names[changed[0]])
@@ -235,13 +240,13 @@ def _build(
         return found._replace(bad=sorted(({one[0]: one for one in bad} | late).values()))
     (partial / HASHES).write_bytes(hashes)
     text = json.dumps({"bad": bad, "plain": plain}).encode()
-    (partial / INDEX).write_bytes(_digest(text, hashes).encode() + b"\n" + text)
-    for path in (partial / PIXELS, partial / HASHES, partial / INDEX, partial):
+    (partial / INDEX).write_bytes(_digest(text, hashes, kept).encode() + b"\n" + text)
+    for path in (*partial.iterdir(), partial):
         sync(path)
     partial.rename(entry)
     sync(entry.parent)
     return found
 
 
-def _digest(text: bytes, hashes: bytes | bytearray) -> str:
-    return hashlib.sha256(hashlib.sha256(text).digest() + hashlib.sha256(hashes).digest()).hexdigest()
+def _digest(text: bytes, hashes: bytes | bytearray, sums: NDArray[np.int64]) -> str:
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in (text, hashes, sums.data))).hexdigest()

@@ -12,7 +12,7 @@ from medvision.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-INDEX, HASHES, PIXELS = "index.json", "hashes", "pixels"  # the files of an entry
+INDEX, HASHES, MOMENTS, PIXELS = "index.json", "hashes", "moments", "pixels"  # the files of an entry
 DEFAULT_LIMIT = 50.0  # GB
 
 

@@ -1,36 +1,34 @@
 """From a source to batches: read, decoded and split once, then handed to Lightning or to a loop by hand."""
 
+import copy
 import itertools
-import os
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
-from medvision.data import cache, guard, splits, statistics
+from medvision.data import guard, splits, statistics
 from medvision.data.augment import Augment
-from medvision.data.cache import Decoded
 from medvision.data.guard import Findings, Leakage
 from medvision.data.limits import Frames
 from medvision.data.loader import Batch, BatchLoader, place
 from medvision.data.options import Options
+from medvision.data.pixels import read_pixels
 from medvision.data.quarantine import OnBadImage, set_aside
-from medvision.data.resize import Resize, conform_all
+from medvision.data.resize import Resize
+from medvision.data.subsample import limit_train
 from medvision.data.table import SPLITS, ImageTable, SplitArrays
-from medvision.errors import ConfigError
 
 
 class ImageDataModule(LightningDataModule):
     """All images of a source as one uint8 array at one size, in splits, as whole batches.
 
-    Without a Trainer: call `setup()`, then iterate `train_dataloader()`, each pass of which is the next epoch.
+    Without a Trainer: `setup()`, then iterate `train_dataloader()`; each pass is the next epoch.
 
     Args:
         source: returns the table, such as `medvision.data.sources.digits` or a partial of one that needs a root.
@@ -41,24 +39,24 @@ class ImageDataModule(LightningDataModule):
         eval_batch_size: validation or test images in a step, over all processes.
         val_fraction: share of the training images that validate where the source has no validation split.
         test_fraction: share of the images that test where the source has no test split.
+        calibration_fraction: share of the validation images that is set apart for what is fitted after training.
         split_seed: seed of those shares; they do not depend on `seed`.
         device_resident: whether all images lie on the accelerator; "auto" where they fit in 30 % of its free memory.
-        n_folds: number of folds for cross-validation of the train part, or None; see `medvision.data.splits`.
+        n_folds: number of folds for cross-validation of train, or None; see `medvision.data.splits`.
         fold: the fold that tests, in [0, n_folds); the official test part stays unused then.
         leakage: what becomes of training images that also test: "drop", "error" or "keep"; see `medvision.data.guard`.
         window: centre and width (HU in CT) for DICOM, instead of what each file says.
         frames: which frame stands for a file of several: "reject", "first" or "middle".
         on_bad_image: "quarantine" goes on without files that cannot be used, "error" does not.
         max_bad_fraction: share of files that may be unusable before the data counts as broken.
+        max_train_samples: number of training images that are kept, or None for all; see `medvision.data.subsample`.
         augmentation: changes training batches on the device; None trains on the images as they are.
         seed: seed of the order and the augmentation.
 
     Attributes (after `setup`):
         table: all images, each with its split, or with why it is set aside.
-        class_names: K names in the order of the labels.
-        num_classes: K.
+        class_names: K names in the order of the labels; `num_classes` is K.
         in_channels: 1 or 3.
-        resize: as above.
         image_size: (height, width) in pixels.
         quarantine: path, reason and stage of each file that could not be used.
         findings: what leaks and contradicts itself, before the policy on leaks was applied.
@@ -77,6 +75,7 @@ class ImageDataModule(LightningDataModule):
     _pixels: NDArray[np.uint8]  # (N, C, H, W); zeros where a file is bad
     _positions: NDArray[np.int64]  # row in `_pixels` of each image of `table`
     _hashes: NDArray[np.void]  # of the pixels of each image of `table`
+    _moments: NDArray[np.int64]  # of each image of `_pixels`
 
     def __init__(
         self,
@@ -89,6 +88,7 @@ class ImageDataModule(LightningDataModule):
         eval_batch_size: int = 512,
         val_fraction: float = 0.1,
         test_fraction: float = 0.2,
+        calibration_fraction: float = 0.5,
         split_seed: int = 0,
         n_folds: int | None = None,
         fold: int | None = None,
@@ -98,6 +98,7 @@ class ImageDataModule(LightningDataModule):
         device_resident: bool | Literal["auto"] = "auto",
         on_bad_image: OnBadImage = "quarantine",
         max_bad_fraction: float = 0.1,
+        max_train_samples: int | None = None,
         augmentation: Augment | None = None,
         seed: int = 0,
     ) -> None:
@@ -111,6 +112,7 @@ class ImageDataModule(LightningDataModule):
             eval_batch_size=eval_batch_size,
             val_fraction=val_fraction,
             test_fraction=test_fraction,
+            calibration_fraction=calibration_fraction,
             split_seed=split_seed,
             n_folds=n_folds,
             fold=fold,
@@ -120,6 +122,7 @@ class ImageDataModule(LightningDataModule):
             device_resident=device_resident,
             on_bad_image=on_bad_image,
             max_bad_fraction=max_bad_fraction,
+            max_train_samples=max_train_samples,
         )
         self.resize = resize
         self.augmentation = augmentation
@@ -143,10 +146,16 @@ class ImageDataModule(LightningDataModule):
         if hasattr(self, "_pixels"):
             return
         self.prepare_data()
-        table, self._source_table = self._source_table, None
+        (table, self._source_table), options = (self._source_table, None), self._options
         assert table is not None
-        options = self._options
-        pixels, bad, hashes, plain = self._read(table)
+        pixels, bad, hashes, plain, self._moments = read_pixels(
+            table,
+            options.image_size,
+            options.channels,
+            options.resize,
+            window=options.window,
+            frames=options.frames,
+        )
         table, self.quarantine = set_aside(table, bad, options.on_bad_image, options.max_bad_fraction)
         positions = np.arange(len(table)) if table.images is None else table.frame["image"].to_numpy(np.int64)
         table = splits.complete(
@@ -159,14 +168,26 @@ class ImageDataModule(LightningDataModule):
             hashes=hashes,
         )
         self.findings = guard.inspect(table, hashes)
-        self.table = guard.apply(table, self.findings, options.leakage)
-        splits.check_classes(self.table)
+        table = guard.apply(table, self.findings, options.leakage)
+        splits.check_classes(table)
+        table = limit_train(table, options.max_train_samples, options.split_seed)
+        self.table = splits.set_calibration_apart(table, options.calibration_fraction, options.split_seed, hashes)
         self.one_coloured = plain[np.isin(self.table.splits[plain], SPLITS)]
         self._pixels, self._positions, self._hashes = pixels, positions, hashes
-        self.class_names = table.class_names
-        self.num_classes = len(table.class_names)
-        self.in_channels = pixels.shape[1]
-        self.image_size = (pixels.shape[2], pixels.shape[3])
+        self.class_names, self.num_classes = table.class_names, len(table.class_names)
+        self.in_channels, self.image_size = pixels.shape[1], (pixels.shape[2], pixels.shape[3])
+
+    def altered(self, *, table: ImageTable | None = None, pixels: NDArray[np.uint8] | None = None) -> Self:
+        """A copy, set up, with other labels or other pixels: (N, C, H, W), one for each row of the table."""
+        other = copy.copy(self)
+        other._placed = other._drawn = None
+        if table is not None:
+            other.table = table
+        if pixels is not None:
+            other._pixels, other._positions = pixels, np.arange(len(pixels))
+            rows = [statistics.moments(some) for some in statistics.chunks(pixels, other._positions)]
+            other._moments = np.concatenate(rows)
+        return other
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled whole batches of the training images."""
@@ -196,7 +217,7 @@ class ImageDataModule(LightningDataModule):
         return self._pixels[self._positions[rows]]
 
     def split(self, name: str) -> SplitArrays:
-        """One split ("train", "val" or "test") as plain arrays, in the order of its batches' indices."""
+        """One split ("train", "val", "calibration" or "test") as plain arrays, in the order of its batches' indices."""
         here = self._rows(name)
         return SplitArrays(
             images=self.pixels(here),
@@ -211,13 +232,14 @@ class ImageDataModule(LightningDataModule):
         return ~np.isin(self._rows("test"), guard.inspect(self.table, self._hashes).seen)
 
     def splits_frame(self) -> pd.DataFrame:
-        """Who is where: id, label (the class name), group and split of every image, those set aside included."""
+        """Who is where: id, label (the class name), group, split and hash of the pixels of every image."""
         return pd.DataFrame(
             {
                 "id": self.table.ids,
                 "label": np.array(self.class_names)[self.table.labels],
                 "group": self.table.groups,
                 "split": self.table.splits,
+                "pixels": [one.hex() for one in self._hashes.tolist()],
             }
         )
 
@@ -227,36 +249,12 @@ class ImageDataModule(LightningDataModule):
 
     def channel_statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean (C,) and standard deviation (C,) of the training pixels, in units of 0..255."""
-        return statistics.channel_statistics(self._pixels, self._positions[self._rows("train")])
+        here = self._moments[self._positions[self._rows("train")]]
+        return statistics.channel_statistics(here, self.image_size[0] * self.image_size[1])
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over ids, labels, splits and pixels: equal where a run would see the same data."""
         return statistics.fingerprint(self.table, self._hashes, self._pixels.shape[1:])
-
-    def _read(self, table: ImageTable) -> Decoded:
-        options = self._options
-        if table.images is not None:
-            size = options.image_size or (table.images.shape[2], table.images.shape[3])
-            channels = options.channels or (1 if table.images.shape[1] == 1 else 3)
-            pixels = conform_all(table.images, size, channels, options.resize)
-            rows = table.frame["image"].to_numpy(np.int64)
-            hashes = guard.pixel_hashes(statistics.chunks(pixels, rows))
-            return Decoded(pixels, [], hashes, np.flatnonzero(statistics.one_coloured(pixels, rows)))
-        if options.image_size is None:
-            raise ConfigError("Image files come in many sizes: set data.image_size, for instance to 224.")
-        assert table.root is not None
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("Decoding images", total=len(table))
-            return cache.read(
-                [os.path.join(table.root, name) for name in table.ids.tolist()],  # noqa: PTH118 - a million in 1 s
-                options.image_size,
-                options.channels or 3,
-                options.resize,
-                window=options.window,
-                frames=options.frames,
-                progress=lambda done, _: bar.update(task, completed=done),
-            )
 
     def _loader(self, split: str, batch_size: int, *, training: bool) -> BatchLoader:
         here = self._rows(split)
@@ -282,7 +280,7 @@ class ImageDataModule(LightningDataModule):
         return self._placed[1]
 
     def _params(self, augmentation: Augment, epoch: int, device: torch.device) -> Tensor:
-        """The epoch's parameters of all training images, on the device; drawn when the epoch changes."""
+        """The epoch's parameters of all training images, on the device."""
         if self._drawn is None or self._drawn[0] != epoch or self._drawn[1].device != device:
             self._drawn = (epoch, augmentation.draw(self.seed, epoch, len(self._rows("train"))).to(device))
         return self._drawn[1]

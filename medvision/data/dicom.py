@@ -37,6 +37,7 @@ _IMAGE = (
         for part in ("Descriptor", "Data")
     ),
 )
+_SHAPE = ("PhotometricInterpretation", "Rows", "Columns")
 _PATIENT = ("PatientID", "IssuerOfPatientID")
 _MAX_READS = 200_000  # a header of more elements than this takes seconds and describes no picture
 _MAX_SEQUENCE = 8_000_000  # bytes: 2,000 frames take about 2 MB ...
@@ -82,6 +83,14 @@ def decode(data: bytes, window: tuple[float, float] | None = None, frames: Frame
     except Exception as error:  # whatever a hostile file provokes in parser and decoder is this file's fault
         reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
         raise BadImage(f"DICOM is damaged or not supported: {reason}") from error
+
+
+def header(path: str | Path) -> tuple[int, int, str]:
+    """Height and width in pixels and the photometric interpretation of a DICOM file that can be decoded."""
+    _quiet_pydicom()
+    with Path(path).open("rb") as file:
+        dataset = _read(file, _SHAPE, lambda tag, vr, length: tag > 0x00280011)
+    return int(dataset.Rows), int(dataset.Columns), str(dataset.PhotometricInterpretation)
 
 
 def group(path: str | Path) -> str | None:

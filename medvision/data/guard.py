@@ -69,9 +69,7 @@ class Findings:
         split = self.table.splits
         if len(self.across):
             parts = [
-                f"{len(rows)} in {part}"
-                for part in ("train", "val")
-                if len(rows := self.across[split[self.across] == part])
+                f"{len(rows)} in {part}" for part in SPLITS[:-1] if len(rows := self.across[split[self.across] == part])
             ]
             files = f" ({len(self.identical)} of them in identical files)" if len(self.identical) else ""
             lines.append(
@@ -173,7 +171,7 @@ def apply(table: ImageTable, findings: Findings, leakage: Leakage) -> ImageTable
     leaving = np.union1d(np.union1d(findings.across, findings.divided), contradictory)
     leaving = leaving[split[leaving] != "test"]
     log.warning("LEAK: %s.", "; ".join(summary))
-    for part in ("train", "val"):
+    for part in SPLITS[:-1]:
         if count := int((split[leaving] == part).sum()):
             log.warning("LEAK: %d of %d %s images are dropped for it.", count, int((split == part).sum()), part)
     split[leaving] = "dropped"

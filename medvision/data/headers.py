@@ -22,7 +22,7 @@ _PIL_FORMATS = sorted({*EXTENSIONS.values()} - {"DICOM"})
 def read_headers(paths: Sequence[Path]) -> pd.DataFrame:
     """Height and width in pixels as displayed, format, colour mode and bytes of N files that can be decoded.
 
-    The size of a DICOM file is not read: it is missing there, and its mode is "".
+    The mode of a DICOM file is its photometric interpretation.
     """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(_header, paths))
@@ -40,11 +40,12 @@ def folders(table: ImageTable, rows: NDArray[np.intp]) -> list[str]:
     return ["/".join(part for part in parent[start:] if part not in table.class_names) for parent in parents]
 
 
-def _header(path: Path) -> tuple[float, float, str, str, int]:
+def _header(path: Path) -> tuple[int, int, str, str, int]:
     size = path.stat().st_size
     with path.open("rb") as file:
         if dicom.is_dicom(file.read(132)):
-            return np.nan, np.nan, "DICOM", "", size
+            height, width, photometric = dicom.header(path)
+            return height, width, "DICOM", photometric, size
         file.seek(0)
         with Image.open(file, formats=_PIL_FORMATS) as header:
             width, height = header.size

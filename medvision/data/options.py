@@ -25,6 +25,7 @@ class Options:
     eval_batch_size: int
     val_fraction: float
     test_fraction: float
+    calibration_fraction: float
     split_seed: int
     n_folds: int | None
     fold: int | None
@@ -34,6 +35,7 @@ class Options:
     device_resident: bool | Literal["auto"]
     on_bad_image: OnBadImage
     max_bad_fraction: float
+    max_train_samples: int | None
 
     def __post_init__(self) -> None:
         size, window, n_folds, fold = self.image_size, self.window, self.n_folds, self.fold
@@ -44,6 +46,7 @@ class Options:
         self._check("eval_batch_size", "at least 1", self.eval_batch_size >= 1)
         self._check("val_fraction", "between 0 and 1", 0 < self.val_fraction < 1)
         self._check("test_fraction", "between 0 and 1", 0 < self.test_fraction < 1)
+        self._check("calibration_fraction", "from 0 to below 1", 0 <= self.calibration_fraction < 1)
         self._check("split_seed", "0 or more", self.split_seed >= 0)
         self._check("n_folds", "2 or more, or null", n_folds is None or n_folds >= 2)
         self._check("leakage", f"one of {', '.join(LEAKAGE_POLICIES)}", self.leakage in LEAKAGE_POLICIES)
@@ -53,6 +56,8 @@ class Options:
         self._check("device_resident", "auto, true or false", self.device_resident in (True, False, "auto"))
         self._check("on_bad_image", f"one of {', '.join(BAD_IMAGE_POLICIES)}", self.on_bad_image in BAD_IMAGE_POLICIES)
         self._check("max_bad_fraction", "from 0 to 1", 0 <= self.max_bad_fraction <= 1)
+        few = self.max_train_samples
+        self._check("max_train_samples", "at least 1, or null", few is None or few >= 1)
         if (n_folds is None) != (fold is None):
             raise ConfigError(
                 "data.n_folds and data.fold belong together: the number of folds, and the one that tests.\n"

@@ -1,6 +1,7 @@
 """Who is trained on, who validates, who tests: the parts that a source does not bring are carved from train."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from medvision.data.table import SPLITS, ImageTable
 from medvision.errors import DataError
 from medvision.randomness import generator
+
+log = logging.getLogger(__name__)
 
 
 def complete(
@@ -62,6 +65,36 @@ def complete(
     return result
 
 
+def set_calibration_apart(
+    table: ImageTable, fraction: float, split_seed: int, hashes: NDArray[np.void] | None = None
+) -> ImageTable:
+    """The same table with part of val in "calibration", unless it has such a part.
+
+    What chose the best epoch is no fair sample for the temperature, the threshold or the prediction sets: fitted on it,
+    they promise more than test keeps.
+
+    Args:
+        table: complete.
+        fraction: share in [0, 1) of the validation images; 0 takes none.
+        split_seed: seed of the choice.
+        hashes: (N,) of `medvision.data.guard.pixel_hashes`, to keep copies together.
+    """
+    split = table.splits
+    if fraction == 0 or "calibration" in split:
+        return table
+    pool = np.flatnonzero(split == "val")
+    try:
+        chosen = _carve_units(table, pool, _units(table, pool, hashes), fraction, split_seed, "calibration")
+    except DataError:
+        log.warning(
+            "The validation images are too few to set some apart for calibration: what is fitted after training\n"
+            "(temperature, threshold, prediction sets) will be fitted on images that also chose the best epoch."
+        )
+        return table
+    split[pool[chosen]] = "calibration"
+    return dataclasses.replace(table, frame=table.frame.assign(split=split))
+
+
 def check_classes(table: ImageTable) -> None:
     """Refuse a table in which a part lacks a class.
 
@@ -69,6 +102,8 @@ def check_classes(table: ImageTable) -> None:
         DataError: naming the part and the classes.
     """
     for part in SPLITS:
+        if part == "calibration" and part not in table.splits:
+            continue
         present = np.bincount(table.labels[table.splits == part], minlength=len(table.class_names)) > 0
         missing = [name for name, here in zip(table.class_names, present, strict=True) if not here]
         if missing:

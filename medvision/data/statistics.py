@@ -1,8 +1,10 @@
 """What is known of all images together: normalisation statistics, the data fingerprint, pictures without content."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,27 +13,32 @@ from medvision.data.table import SPLITS, ImageTable
 _CHUNK = 512  # images read at once: 77 MB at 224 x 224 RGB
 
 
-def channel_statistics(
-    images: NDArray[np.uint8], rows: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def moments(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Sum and sum of squares of the pixels of each channel of (N, C, H, W) images: (N, C, 2), exact."""
+    # A tenth of the time that numpy takes on 224 x 224 RGB. The norm comes by way of a root, hence the rounding.
+    sums = [
+        (cv2.sumElems(plane)[0], cv2.norm(plane, cv2.NORM_L2SQR))
+        for plane in np.ascontiguousarray(images).reshape(-1, *images.shape[2:])
+    ]
+    return np.rint(sums).astype(np.int64).reshape(*images.shape[:2], 2)
+
+
+def channel_statistics(sums: NDArray[np.int64], pixels: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation of each channel over all pixels of some images.
 
     Args:
-        images: (N, C, H, W) uint8.
-        rows: (n,) which of them.
+        sums: (N, C, 2) of `moments`.
+        pixels: number of pixels of one image.
 
     Returns:
         mean (C,) and deviation (C,) in units of 0..255; a channel that never varies has deviation 1, so that one can
         divide by it.
     """
-    histogram = np.zeros((images.shape[1], 256), np.int64)  # exact, where sums of squares would round
-    for chunk in chunks(images, rows):
-        for channel in range(images.shape[1]):
-            histogram[channel] += np.bincount(chunk[:, channel].ravel(), minlength=256)
-    values = np.arange(256, dtype=np.float64)
-    share = histogram / histogram.sum(axis=1, keepdims=True)
-    mean = share @ values
-    std = np.sqrt((share * np.square(values - mean[:, np.newaxis])).sum(axis=1))
+    n = len(sums) * pixels
+    # Python's integers, because n times a sum of squares passes 64 bits; sums of floats would round.
+    totals = [(int(first), int(second)) for first, second in sums.sum(axis=0)]
+    mean = np.array([first / n for first, _ in totals])
+    std = np.array([math.sqrt((n * second - first**2) / n**2) for first, second in totals])
     return mean, np.where(std > 0, std, 1.0)
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from medvision.errors import DataError
 
-SPLITS = ("train", "val", "test")
+# What trains, what chooses the best epoch, what fits temperature and thresholds afterwards, and what tests.
+SPLITS = ("train", "val", "calibration", "test")
 # Images that no part of a run sees: unreadable ones, leaks, and the official test part of a cross-validation.
 ASIDE = ("quarantined", "dropped", "unused")
 _RESERVED = ("image", "label", "group", "split")
@@ -22,7 +23,7 @@ class ImageTable:
     Attributes:
         frame: one row per image. Columns: `image` (path relative to `root`, or index into `images`), `label` (int64
             in [0, K)), optionally `group` (patient or study: never divided between splits) and `split` ("train",
-            "val" or "test", or one of `ASIDE`); every further column is subgroup metadata.
+            "val", "calibration" or "test", or one of `ASIDE`); every further column is subgroup metadata.
         class_names: the K names, in the order of the labels.
         images: (N, C, H, W) uint8 where the source holds its pixels, with C 1 (grey) or 3 (RGB).
         root: folder that the paths are relative to where the source is a set of files.

@@ -1,15 +1,17 @@
-"""A trained network that takes raw uint8 images and says how probable each class is."""
+"""A trained model that takes raw uint8 images and says how probable each class is."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medvision.errors import ConfigError, DataError
+from medvision.errors import ConfigError, DataError, ModelError
 from medvision.evaluation.predictions import softmax
+from medvision.models.classical import Classical
+from medvision.models.network import Network
 
 # Below 16 images CPU kernels round otherwise than above; a batch never holds fewer when there are as many.
 _MIN_BATCH = 16
@@ -18,13 +20,18 @@ _PIXELS_PER_BATCH = 2**22  # 83 images of 224 x 224: the activations of a ResNet
 
 
 class Predictor:
-    """Predicts with a network whose normalisation is inside.
+    """Predicts with a network whose normalisation is inside, or with a classical model.
 
     Args:
-        network: (B, C, H, W) uint8 to logits (B, K); taken over: moved, frozen and put in evaluation mode.
+        model: a network, (B, C, H, W) uint8 to logits (B, K), is taken over: moved, frozen and put in evaluation mode.
+            Of a classical model only a network that makes its features is on the device.
         class_names: K names.
         decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes it.
         temperature: T > 0 in probs = softmax(logits / T).
+        operating_point: `positive` (class names), `threshold`, `rule` and `target`: a case is positive if the summed
+            probability of these classes reaches the threshold; None where none was chosen.
+        conformal: `coverage` and `quantile`: class k belongs to the set of a case if 1 - p_k <= quantile; or None.
+        gate: statistics of the training images, to notice an image of another kind; or None.
         device: "cpu", "cuda", "cuda:1", "mps", ...; "gpu" is any accelerator, "auto" one where there is one.
 
     Raises:
@@ -33,18 +40,41 @@ class Predictor:
 
     def __init__(
         self,
-        network: nn.Module,
+        model: nn.Module | Classical,
         class_names: Sequence[str],
         *,
         decode: Mapping[str, Any],
         temperature: float = 1.0,
+        operating_point: Mapping[str, Any] | None = None,
+        conformal: Mapping[str, Any] | None = None,
+        gate: Mapping[str, Any] | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         self.class_names = tuple(class_names)
         self.decode = dict(decode)
         self.temperature = temperature
+        self.operating_point = operating_point
+        self.conformal = conformal
+        self.gate = gate
         self.device = choose_device(device)
-        self.network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
+        self.model = model.to(self.device)
+        self._logits: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+        if isinstance(model, Classical):
+            self._logits = model.logits
+        else:
+            model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+            self._logits = self._forward
+
+    @property
+    def network(self) -> nn.Module:
+        """The network.
+
+        Raises:
+            ModelError: if the model is a classical one that looks at no network's embedding.
+        """
+        if isinstance(self.model, nn.Module):
+            return self.model
+        raise ModelError(f"This model ({self.model}) is a classical one: there is no network in it.")
 
     def predict_logits(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float32]:
         """Logits of images; on a CPU the same bits however many are passed, from 16 on.
@@ -60,14 +90,9 @@ class Predictor:
             DataError: if `images` has another dtype or shape.
         """
         self._check(images)
-        n, _, height, width = images.shape
-        step = batch_size or min(_MAX_BATCH, max(_MIN_BATCH, _PIXELS_PER_BATCH // (height * width)))
-        logits = np.empty((n, len(self.class_names)), dtype=np.float32)
-        for start in range(0, n, step):
-            stop = min(start + step, n)
-            # A short last batch reaches back over images that are done already.
-            start = max(0, min(start, stop - _MIN_BATCH))
-            logits[start:stop] = self._forward(images[start:stop])
+        logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
+        for rows in _batches(images, batch_size):
+            logits[rows] = self._logits(images[rows])
         return logits
 
     def predict_probs(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float64]:
@@ -75,11 +100,37 @@ class Predictor:
         return softmax(self.predict_logits(images, batch_size), self.temperature)
 
     @torch.inference_mode()
+    def probs_and_embeddings(
+        self, images: NDArray[np.uint8], batch_size: int | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Calibrated probabilities (N, K) and what the network's head sees, (N, D), for the price of one.
+
+        Args:
+            images: as for `predict_logits`.
+            batch_size: likewise.
+
+        Raises:
+            DataError: as `predict_logits`.
+            ModelError: if the model is a classical one.
+        """
+        self._check(images)
+        network = cast(Network, self.network)
+        logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
+        embeddings = np.empty((len(images), network.head.in_features), dtype=np.float32)
+        for rows in _batches(images, batch_size):
+            found = network.embed(self._batch(images[rows]))
+            embeddings[rows] = found.float().cpu().numpy()
+            logits[rows] = network.head(found).float().cpu().numpy()
+        return softmax(logits, self.temperature), embeddings
+
+    @torch.inference_mode()
     def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # A copy, because torch wants memory it could write to and a memory map may not offer it.
-        batch = torch.from_numpy(np.array(images)).to(self.device).contiguous(memory_format=torch.channels_last)
-        logits: torch.Tensor = self.network(batch)
+        logits: torch.Tensor = self.network(self._batch(images))
         return np.asarray(logits.float().cpu().numpy())
+
+    def _batch(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        # A copy, because torch wants memory it could write to and a memory map may not offer it.
+        return torch.from_numpy(np.array(images)).to(self.device).contiguous(memory_format=torch.channels_last)
 
     def _check(self, images: NDArray[np.uint8]) -> None:
         expected = (self.decode["channels"], *self.decode["size"])
@@ -89,6 +140,15 @@ class Predictor:
                 f"found {images.dtype} {tuple(images.shape)}\n"
                 "Read files with medvision.data.decode.decode(path, **model.decode)."
             )
+
+
+def _batches(images: NDArray[np.uint8], batch_size: int | None) -> Iterator[slice]:
+    """Rows to take at a time; a short last batch reaches back over images that are done already."""
+    n, _, height, width = images.shape
+    step = batch_size or min(_MAX_BATCH, max(_MIN_BATCH, _PIXELS_PER_BATCH // (height * width)))
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        yield slice(max(0, min(start, stop - _MIN_BATCH)), stop)
 
 
 def choose_device(name: str | torch.device) -> torch.device:

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from medvision.data import sources
 from medvision.data.datamodule import ImageDataModule
 from medvision.data.decode import decode
-from medvision.data.table import ImageTable
+from medvision.data.table import SPLITS, ImageTable
 from medvision.errors import ConfigError, DataError
 from medvision.targets import resolve
 
@@ -79,8 +79,8 @@ def test_by_hand_without_a_trainer(module):
     data = module()
     assert data.class_names == ("a", "b", "c")
     assert (data.num_classes, data.in_channels, data.image_size) == (3, 1, (4, 4))
-    assert {split: data.class_counts(split).tolist() for split in ("train", "val", "test")} == {
-        "train": [14, 14, 14], "val": [2, 2, 2], "test": [4, 4, 4],
+    assert {split: data.class_counts(split).tolist() for split in SPLITS} == {
+        "train": [14, 14, 14], "val": [1, 1, 1], "calibration": [1, 1, 1], "test": [4, 4, 4],
     }  # fmt: skip
     train = data.split("train")
     loader = data.train_dataloader()
@@ -93,7 +93,7 @@ def test_by_hand_without_a_trainer(module):
     orders = [torch.cat([batch[2] for batch in one]).tolist() for one in passes]
     assert orders[0] != orders[1]  # each pass is the next epoch
     val = torch.cat([batch[2] for batch in data.val_dataloader()])
-    assert val.tolist() == list(range(6))
+    assert val.tolist() == list(range(3))
     test_images = torch.cat([batch[0] for batch in data.test_dataloader()])
     np.testing.assert_array_equal(test_images, data.split("test").images)
 
@@ -128,7 +128,7 @@ def test_splits_frame_and_arrays_agree(small_table):
     data.setup()
     who = data.splits_frame()
     assert list(who.columns) == ["id", "label", "group", "split"]
-    for name in ("train", "val", "test"):
+    for name in SPLITS:
         arrays, rows = data.split(name), who[who["split"] == name]
         assert arrays.ids.tolist() == rows["id"].tolist()
         assert arrays.groups.tolist() == rows["group"].tolist()
@@ -136,7 +136,7 @@ def test_splits_frame_and_arrays_agree(small_table):
         assert arrays.meta["sex"].tolist() == ["fm"[int(one) % 2] for one in arrays.ids]
         assert arrays.images.dtype == np.uint8
     assert who.groupby("group")["split"].nunique().max() == 1
-    with pytest.raises(ValueError, match="train, val, test"):
+    with pytest.raises(ValueError, match="train, val, calibration, test"):
         data.split("dev")
 
 
@@ -167,7 +167,7 @@ def test_files_are_decoded_by_the_rules_of_prediction(make_folder):
     data.setup()
     assert data.in_channels == 3
     assert data.splits_frame()["split"].value_counts().to_dict() == {"test": 8, "train": 6, "val": 2}
-    for name in ("train", "val", "test"):
+    for name in SPLITS:
         arrays = data.split(name)
         for image, one in zip(arrays.images, arrays.ids, strict=True):
             np.testing.assert_array_equal(image, decode(root / one, 16, 3, "crop"))
@@ -325,7 +325,7 @@ def test_trains_under_lightning(module, tmp_path):
     per_epoch = [[index for one in toy.trained if one[0] == epoch for index in one[1]] for epoch in (0, 1)]
     assert all(len(set(seen)) == len(seen) == 40 for seen in per_epoch)
     assert [one[1] for one in toy.trained[:5]] != [one[1] for one in toy.trained[5:]]
-    assert toy.validated == [(list(range(6)), float(data.split("val").images.sum()))] * 2
+    assert toy.validated == [(list(range(3)), float(data.split("val").images.sum()))] * 2
 
 
 def test_only_training_batches_are_augmented_and_by_epoch_index_and_step(module, tmp_path):
@@ -335,7 +335,7 @@ def test_only_training_batches_are_augmented_and_by_epoch_index_and_step(module,
     for step, (epoch, indices, total) in enumerate(toy.trained):
         shifted = train[indices] + (np.array(indices) % 5 + 10 * epoch + 2)[:, None, None, None]
         assert total == shifted.sum() + 1000 * step * shifted.size
-    assert toy.validated == [(list(range(6)), float(val.sum()))] * 2
+    assert toy.validated == [(list(range(3)), float(val.sum()))] * 2
     batch = next(iter(data.train_dataloader()))
     assert data.on_after_batch_transfer(batch, 0) is batch  # after fit, and by hand
 
@@ -436,6 +436,7 @@ def test_a_part_of_brain_mri(tmp_path):
 
 def test_frame_of_pandas_text_columns_is_accepted(small_table):
     frame = small_table.frame.assign(split=pd.Series(["train", "val", "test", "train"] * 15, dtype="string"))
-    data = ImageDataModule(lambda: ImageTable(frame, small_table.class_names, small_table.images))
+    source = lambda: ImageTable(frame, small_table.class_names, small_table.images)  # noqa: E731
+    data = ImageDataModule(source, calibration_fraction=0)
     data.setup()
     assert data.splits_frame()["split"].tolist() == ["train", "val", "test", "train"] * 15

@@ -16,7 +16,7 @@ def test_headers_of_every_kind(tmp_path, picture, encode, make_dicom):
         "sideways.jpg": (encode(picture, "JPEG", exif=sideways), 96, 64, "JPEG", "RGB"),
         "grey.png": (encode(picture[..., 0], "PNG"), 64, 96, "PNG", "L"),
         "wrong.jpg": (encode(picture, "BMP"), 64, 96, "BMP", "RGB"),
-        "scan.dcm": (make_dicom(picture[..., 0].copy()), None, None, "DICOM", ""),
+        "scan.dcm": (make_dicom(picture[..., 0].copy()), 64, 96, "DICOM", "MONOCHROME2"),
     }
     for name, (data, *_) in files.items():
         (tmp_path / name).write_bytes(data)

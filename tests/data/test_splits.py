@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvision.data.splits import carve, complete, folds
+from medvision.data.splits import carve, complete, folds, set_calibration_apart
 from medvision.data.table import ImageTable
 from medvision.errors import DataError
 
@@ -222,3 +222,44 @@ def test_images_that_are_set_aside_stay_there():
     split = ["train"] * 60 + ["quarantined", "dropped"]
     result = complete(table([*(np.arange(60) % 3), 0, 1], split=split), **FRACTIONS)
     assert result.splits[60:].tolist() == ["quarantined", "dropped"]
+
+
+def test_calibration_takes_its_share_of_val_by_class_and_leaves_the_rest_as_it_is():
+    before = complete(table([0] * 200 + [1] * 100), **FRACTIONS)
+    after = set_calibration_apart(before, 0.5, split_seed=0)
+    taken = after.splits == "calibration"
+    assert (before.splits[taken] == "val").all()
+    assert (after.splits[~taken] == before.splits[~taken]).all()
+    val = before.splits == "val"
+    for label in (0, 1):
+        assert abs(taken[before.labels == label].sum() - val[before.labels == label].sum() / 2) <= 1
+    assert (set_calibration_apart(before, 0.5, split_seed=0).splits == after.splits).all()
+    assert (set_calibration_apart(before, 0.5, split_seed=1).splits != after.splits).any()
+
+
+def test_calibration_divides_neither_groups_nor_copies():
+    groups = np.repeat(np.arange(60).astype(str), 5)
+    split = np.repeat(["train", "val", "test"], 100)
+    given = table((np.arange(300) // 5 % 2).tolist(), group=groups, split=split)
+    after = set_calibration_apart(given, 0.5, split_seed=0)
+    assert (pd.Series(after.splits).groupby(groups).nunique() == 1).all()
+    assert 30 <= (after.splits == "calibration").sum() <= 70
+    hashes = np.frombuffer(np.repeat(np.arange(150, dtype="<u8"), 2).astype("<u8").repeat(2).tobytes(), "V16")
+    lone = table([0, 0, 1, 1] * 75, split=split)
+    copies = set_calibration_apart(lone, 0.5, split_seed=0, hashes=hashes)
+    assert (pd.Series(copies.splits).groupby([hash(bytes(one)) for one in hashes]).nunique() == 1).all()
+
+
+def test_calibration_of_the_source_is_kept_and_none_can_be_asked_for():
+    split = ["train"] * 20 + ["val"] * 4 + ["calibration"] * 2 + ["test"] * 4
+    given = table([0, 1] * 15, split=split)
+    assert set_calibration_apart(given, 0.5, split_seed=0) is given
+    plain = complete(table([0, 1] * 50), **FRACTIONS)
+    assert set_calibration_apart(plain, 0, split_seed=0) is plain
+
+
+def test_too_few_validation_images_are_not_divided(caplog):
+    split = ["train"] * 20 + ["val"] * 2 + ["test"] * 4
+    given = table([0, 1] * 13, split=split)
+    assert set_calibration_apart(given, 0.5, split_seed=0) is given
+    assert "also chose the best epoch" in caplog.text

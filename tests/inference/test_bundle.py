@@ -7,12 +7,18 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from medvision import __version__
+from medvision import __version__, files
 from medvision.errors import BundleError, ConfigError
-from medvision.inference import bundle as bundle_module
-from medvision.inference.bundle import load_bundle, save_bundle
+from medvision.inference.bundle import amend_bundle, load_bundle, save_bundle
 from medvision.inference.predictor import Predictor
 from medvision.models.torchvision_models import torchvision_model
+
+DECISION = {
+    "temperature": 1.5,
+    "operating_point": {"positive": ["glioma", "ménière"], "threshold": 0.25, "rule": "sensitivity", "target": 0.95},
+    "conformal": {"coverage": 0.9, "quantile": 0.8},
+    "gate": {"mean": [10.0, 20.0], "n": 3},
+}
 
 
 def rewrite(directory, **changes):
@@ -112,8 +118,120 @@ def test_loaded_weights_outlive_their_file(bundle, images):
     np.testing.assert_array_equal(predictor.predict_logits(images), before)
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json"])
+def test_decisions_are_none_unless_they_are_saved(bundle, save, tmp_path):
+    predictor, decided = load_bundle(bundle), load_bundle(save(tmp_path / "decided", **DECISION))
+
+    for name, value in DECISION.items():
+        assert getattr(predictor, name) == (1.0 if name == "temperature" else None)
+        assert getattr(decided, name) == value
+
+
+def test_an_amended_bundle_says_the_new_things_with_the_weights_of_before(bundle, images):
+    weights, inode = (bundle / "weights.safetensors").read_bytes(), (bundle / "weights.safetensors").stat().st_ino
+    before = load_bundle(bundle)
+
+    amend_bundle(bundle, **DECISION, card="# A model\nméningiome\n")
+
+    assert (bundle / "weights.safetensors").read_bytes() == weights
+    assert (bundle / "weights.safetensors").stat().st_ino == inode
+    assert (bundle / "README.md").read_text(encoding="utf-8") == "# A model\nméningiome\n"
+    after = load_bundle(bundle)
+    assert {name: getattr(after, name) for name in DECISION} == DECISION
+    np.testing.assert_array_equal(after.predict_logits(images), before.predict_logits(images))
+    assert not list(bundle.parent.glob(".model*"))
+
+
+def test_an_amended_bundle_is_the_one_that_saving_it_all_would_have_made(bundle, save, tmp_path):
+    amend_bundle(bundle, **DECISION)
+
+    assert contents(bundle) == contents(save(tmp_path / "at once", **DECISION))
+
+
+def test_what_is_not_amended_stays_and_none_takes_away(bundle):
+    amend_bundle(bundle, **DECISION, card="one")
+    amend_bundle(bundle, conformal=None, card="two")
+
+    after = load_bundle(bundle)
+    assert (after.temperature, after.conformal, after.gate) == (1.5, None, DECISION["gate"])
+    assert (bundle / "README.md").read_text() == "two"
+    amend_bundle(bundle, temperature=2.0)
+    assert (bundle / "README.md").read_text() == "two"
+    assert load_bundle(bundle).temperature == 2.0
+
+
+def test_what_is_amended_reads_back_as_json_would_have_it(bundle):
+    amend_bundle(bundle, gate={10: (1, 2), 9: 0.5})
+
+    assert load_bundle(bundle).gate == {"10": [1, 2], "9": 0.5}
+
+
+def test_amending_does_not_bless_what_was_damaged_before(bundle):
+    weights = bytearray((bundle / "weights.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (bundle / "weights.safetensors").write_bytes(weights)
+
+    amend_bundle(bundle, temperature=2.0)
+
+    with pytest.raises(BundleError, match=r"weights\.safetensors was changed"):
+        load_bundle(bundle)
+    rewrite(bundle, schema_version=2)
+    with pytest.raises(BundleError, match="Update medvision"):
+        amend_bundle(bundle, temperature=1.0)
+
+
+def test_amending_what_is_no_bundle_makes_nothing(tmp_path):
+    with pytest.raises(BundleError, match="no bundle in"):
+        amend_bundle(tmp_path / "no" / "where", temperature=2.0)
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_json_lacks_leaves_the_bundle_as_it_was(bundle, tmp_path, value):
+    before = contents(bundle)
+
+    with pytest.raises(ValueError, match="JSON"):
+        amend_bundle(bundle, conformal={"coverage": 0.9, "quantile": value}, card="new")
+
+    assert contents(bundle) == before
+    assert list(tmp_path.iterdir()) == [bundle]
+
+
+@pytest.mark.parametrize("step", ["sync", "rename"])
+def test_an_amendment_that_is_killed_leaves_the_old_bundle(bundle, tmp_path, monkeypatch, step):
+    amend_bundle(bundle, card="old")
+    before = contents(bundle)
+    rename = Path.rename
+
+    def fail(path, *target):
+        if step == "sync" or path.name.endswith(".new"):
+            raise KeyboardInterrupt
+        return rename(path, *target)
+
+    monkeypatch.setattr(*((files, "sync") if step == "sync" else (Path, "rename")), fail)
+    with pytest.raises(KeyboardInterrupt):
+        amend_bundle(bundle, **DECISION, card="new")
+    monkeypatch.undo()
+
+    assert contents(bundle) == before
+    bundle.rename(tmp_path / ".model.old")  # as a kill between the two renames leaves it
+    amend_bundle(bundle, temperature=3.0)
+    assert load_bundle(bundle).temperature == 3.0
+
+
+def test_a_file_system_without_hard_links_gets_copies(bundle, monkeypatch):
+    def fail(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(files.os, "link", fail)
+    amend_bundle(bundle, temperature=2.0)
+
+    assert load_bundle(bundle).temperature == 2.0
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json", "README.md"])
 def test_a_flipped_bit_anywhere_in_a_file_is_noticed(bundle, name):
+    amend_bundle(bundle, **DECISION, card="# Model card\n" * 10)
     original = (bundle / name).read_bytes()
     for position in range(0, len(original), len(original) // 40):
         damaged = bytearray(original)
@@ -124,8 +242,9 @@ def test_a_flipped_bit_anywhere_in_a_file_is_noticed(bundle, name):
             load_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json", "README.md"])
 def test_a_missing_file_is_named(bundle, name):
+    amend_bundle(bundle, card="card")
     (bundle / name).unlink()
 
     with pytest.raises(BundleError, match=name):
@@ -148,7 +267,7 @@ def test_a_newer_schema_is_refused_with_the_remedy(bundle):
 
 
 def test_keys_of_later_versions_of_the_same_schema_are_passed_over(bundle):
-    rewrite(bundle, conformal={"quantile": 0.9})
+    rewrite(bundle, thumbnail={"size": 0.9})
 
     assert load_bundle(bundle).class_names[1] == "glioma"
 
@@ -234,7 +353,7 @@ def test_a_save_that_is_stopped_leaves_the_old_bundle(bundle, save, tmp_path, mo
         case "write_text":
             monkeypatch.setattr(Path, "write_text", fail)
         case "sync":
-            monkeypatch.setattr(bundle_module, "sync", fail)
+            monkeypatch.setattr(files, "sync", fail)
         case "rename":
             monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
     with pytest.raises(type(failure)):
@@ -270,7 +389,7 @@ def test_a_save_killed_between_its_renames_has_not_lost_the_old_bundle(bundle, s
     def fail(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(bundle_module, "sync", fail)
+    monkeypatch.setattr(files, "sync", fail)
     with pytest.raises(OSError, match="disk full"):
         save(bundle, seed=1)
 

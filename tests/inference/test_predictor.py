@@ -32,6 +32,15 @@ def test_probabilities_are_calibrated_and_in_double_precision(predictor, images)
     np.testing.assert_allclose(found, softmax(predictor.predict_logits(images).astype(np.float64) / 2, axis=1))
 
 
+def test_embeddings_are_what_the_head_sees(network, predictor, images):
+    probs, embeddings = predictor.probs_and_embeddings(images)
+
+    np.testing.assert_array_equal(probs, predictor.predict_probs(images))
+    with torch.no_grad():
+        expected = network.embed(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(embeddings, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("batch_size", [None, 16, 20, 64, 69, 70, 1000])
 def test_the_same_images_give_the_same_bits_however_many_are_passed(predictor, images, batch_size):
     whole = predictor.predict_logits(images)

@@ -1,0 +1,188 @@
+"""Where a network looked: class activation maps (Grad-CAM) and the pictures that are made of them."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+from torch import nn
+from torch.nn.functional import interpolate
+
+from medvision.data.decode import decode
+from medvision.data.resize import conform
+from medvision.errors import DataError, ModelError
+from medvision.evaluation.gallery import Picture
+from medvision.evaluation.predictions import Predictions
+from medvision.inference.overlay import overlay, picture, side_by_side
+from medvision.inference.predicts import Predicts
+from medvision.models.network import Network
+from medvision.models.shapes import output_shape
+
+_PIXELS_PER_BATCH = 2**20  # a quarter of the predictor's: what the gradient needs is kept beside the activations
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a model says about one image and where it looked; a notebook shows it as the image beside its map.
+
+    Attributes:
+        probs: calibrated probability of each class, the most probable first.
+        of: the class that the map is of.
+        activation: (H, W) float32 in [0, 1], on the image as the network saw it.
+        png: that image beside the same under the map.
+    """
+
+    probs: Mapping[str, float]
+    of: str
+    activation: NDArray[np.float32]
+    png: bytes
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
+def explain(
+    predictor: Predicts, image: str | Path | Image.Image | NDArray[np.uint8], of: str | None = None
+) -> Explanation:
+    """Predict one image and show what spoke for a class.
+
+    Args:
+        predictor: from `medvision.load`.
+        image: a file as `medvision.data.decode.decode` reads it, DICOM included; a PIL image; or uint8 pixels, grey
+            (H, W) or RGB (H, W, 3), or (C, H, W) as the network takes them.
+        of: the class to explain; by default the most probable one.
+
+    Raises:
+        BadImage: if the file cannot be used.
+        DataError: if `image` is an array of another kind or `of` is not a class.
+        ModelError: if there are no maps for this network; see `why_no_maps`.
+    """
+    if of is not None and of not in predictor.class_names:
+        raise DataError(f"there is no class {of!r}; expected one of {', '.join(predictor.class_names)}.")
+    images = _read(predictor, image)[np.newaxis]
+    probs = dict(zip(predictor.class_names, predictor.predict_probs(images)[0].tolist(), strict=True))
+    of = of or max(probs, key=lambda name: probs[name])
+    (activation,) = activation_maps(predictor, images, [predictor.class_names.index(of)])
+    ordered = dict(sorted(probs.items(), key=lambda item: -item[1]))
+    return Explanation(ordered, of, activation, side_by_side(images[0], activation))
+
+
+def pictures(
+    predictor: Predicts,
+    images: NDArray[np.uint8],
+    predictions: Predictions,
+    chosen: Mapping[str, ArrayLike],
+) -> list[Picture]:
+    """The gallery: each chosen case as the network saw it and, where there are maps, what spoke for its prediction.
+
+    Args:
+        predictor: that made the predictions.
+        images: (N, C, H, W) uint8 of all cases, in memory or memory-mapped.
+        predictions: of the same N cases.
+        chosen: rows of the cases to show, by section.
+    """
+    cases = [(section, int(row)) for section, rows in chosen.items() for row in np.asarray(rows, np.intp)]
+    rows = np.array([row for _, row in cases], np.intp)
+    shown, preds = np.asarray(images[rows]), predictions.preds
+    maps = None if why_no_maps(predictor) else activation_maps(predictor, shown, preds[rows])
+    names, probs, targets = predictions.class_names, predictions.probs, predictions.targets
+    return [
+        Picture(
+            section=section,
+            id=str(predictions.ids[row]),
+            target=names[targets[row]],
+            pred=names[preds[row]],
+            prob=float(probs[row, preds[row]]),
+            prob_target=float(probs[row, targets[row]]),
+            original=picture(shown[place]),
+            overlay=None if maps is None else overlay(shown[place], maps[place]),
+        )
+        for place, (section, row) in enumerate(cases)
+    ]
+
+
+def why_no_maps(predictor: Predicts) -> str | None:
+    """Why there are no class activation maps for this network, as half a sentence; None where there are."""
+    found = _find_layer(predictor)
+    return found if isinstance(found, str) else None
+
+
+def activation_maps(predictor: Predicts, images: NDArray[np.uint8], classes: ArrayLike) -> NDArray[np.float32]:
+    """Grad-CAM: the channels of the network's `cam_layer`, weighted by how much each raises the logit of a class.
+
+    Each map is scaled to its own maximum: it says where in an image the evidence lies, not how strong it is.
+
+    Args:
+        predictor: stays as it was; nothing is left on its network.
+        images: (N, C, H, W) uint8, in memory or memory-mapped, at the size and channels of `predictor.decode`.
+        classes: (N,) int in [0, K), the class that each map is of.
+
+    Returns:
+        (N, H, W) float32 in [0, 1], stretched bilinearly to the size of the images; all zero where no channel that
+        is active speaks for the class, else with maximum 1.
+
+    Raises:
+        ModelError: if there are no maps for this network; see `why_no_maps`.
+
+    Source: Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2.
+    """
+    # Half a second, which most who load a model never need.
+    from captum.attr import LayerGradCam  # type: ignore[import-untyped]
+
+    found = _find_layer(predictor)
+    if isinstance(found, str):
+        raise ModelError(f"There are no class activation maps for this model: {found}.")
+    network, layer = found
+    n, _, height, width = images.shape
+    maps = np.empty((n, height, width), np.float32)
+    grad_cam = LayerGradCam(network, layer)
+    step = max(1, min(256, _PIXELS_PER_BATCH // (height * width)))
+    # What is computed in inference mode can never be differentiated, and the caller may be in it.
+    with torch.inference_mode(False):
+        targets = torch.as_tensor(np.array(classes, np.int64), device=network.mean.device)
+        for start in range(0, n, step):
+            batch = torch.from_numpy(np.array(images[start : start + step])).to(network.mean.device)
+            coarse = grad_cam.attribute(batch, targets[start : start + step], relu_attributions=True)
+            smooth = interpolate(coarse.detach().float(), (height, width), mode="bilinear")
+            maps[start : start + step] = smooth[:, 0].cpu().numpy()
+    peaks = maps.max(axis=(1, 2), keepdims=True, initial=0)
+    np.divide(maps, peaks, out=maps, where=peaks > 0)
+    return maps
+
+
+def _find_layer(predictor: Predicts) -> tuple[Network, nn.Module] | str:
+    """The network and the layer that maps are made of, or why there is none that serves."""
+    network = getattr(predictor, "network", None)
+    if not isinstance(network, Network):
+        return "they need a network of medvision.models"
+    layer = network.cam_layer
+    if layer is None:
+        return "this network has no layer whose output keeps the layout of the image"
+    channels, (height, width) = predictor.decode["channels"], predictor.decode["size"]
+    name = next(name for name, module in network.backbone.named_modules() if module is layer)
+    if output_shape(network.backbone, channels, (height, width), name)[-2:] == (1, 1):
+        return f"its last convolutions shrink {height} x {width} pixels to a single one, which cannot say where"
+    return network, layer
+
+
+def _read(predictor: Predicts, image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(C, H, W) of whatever holds one image."""
+    if isinstance(image, str | Path):
+        return decode(image, **predictor.decode)
+    if isinstance(image, Image.Image):  # by way of a file, so that palettes, alpha and 16 bits have their one rule
+        file = io.BytesIO()
+        image.save(file, "TIFF" if image.mode == "CMYK" else "PNG")
+        return decode(file.getvalue(), **predictor.decode)
+    channels, size = predictor.decode["channels"], predictor.decode["size"]
+    if image.shape == (channels, *size):
+        return image
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise DataError(
+            f"expected uint8 pixels, grey (H, W), RGB (H, W, 3) or {(channels, *size)}; "
+            f"found {image.dtype} {image.shape}."
+        )
+    return conform(np.ascontiguousarray(image), size, channels, predictor.decode["resize"])
