@@ -75,6 +75,13 @@ def context(
     return sentences
 
 
+def groups_of_several(predictions: Predictions) -> int:
+    """How many groups there are, if any holds several images; 0 where each image stands alone."""
+    named = predictions.groups[predictions.groups != ""]
+    groups = len(set(named.tolist()))
+    return groups if groups < len(named) else 0
+
+
 def cautions(
     predictions: Predictions, facts: Mapping[str, Any], estimates: Mapping[str, Estimate], part: str
 ) -> list[Caution]:
@@ -92,16 +99,18 @@ def cautions(
 
 
 def _leaks(facts: Mapping[str, Any], estimates: Mapping[str, Estimate], part: str) -> list[Caution]:
-    if part != "test":
-        return []
     data = facts.get("data") or {}
     leakage = data.get("leakage")
     if leakage is None:
-        return [Caution(True, "Whether test images were also trained on is not known: no search is recorded.", "leaks")]
+        return [
+            Caution(True, f"Whether {part} images were also trained on is not known: no search is recorded.", "leaks")
+        ]
     seen = leakage.get("test_images_seen", 0)
     if not seen:
         return []
-    shared = f"{plural(seen, 'test image')} {'shares' if seen == 1 else 'share'} pixels or a group with training data"
+    shared = (
+        f"{plural(seen, f'{part} image')} {'shares' if seen == 1 else 'share'} pixels or a group with training data"
+    )
     if leakage.get("policy") == "drop":
         text = f"{shared}; those training images were left out, so that the model has not seen them."
         return [Caution(False, text, "leaks")]
@@ -145,7 +154,7 @@ def _calibration(facts: Mapping[str, Any], estimates: Mapping[str, Estimate], pa
     slope = estimates.get(f"{part}/calibration_slope")
     if slope is None or slope.low is None or slope.high is None or slope.low <= 1 <= slope.high:
         return []
-    tendency = "too sure of itself" if slope.high < 1 else "surer than it says"
+    tendency = "too sure of itself" if slope.high < 1 else "right more often than it says"
     return [Caution(False, f"Even after calibration the model is {tendency} on these images.", "calibration")]
 
 
@@ -180,10 +189,10 @@ def _size(predictions: Predictions, estimates: Mapping[str, Estimate], part: str
 
 def _provenance(predictions: Predictions, facts: Mapping[str, Any]) -> list[Caution]:
     found = []
-    if not (predictions.groups != "").any():
+    if not groups_of_several(predictions):
         text = (
-            "Which images belong to the same patient is not known. If patients have several, the intervals are too "
-            "narrow, and a patient may be on both sides of the split."
+            "No two of these images are known to be of the same patient. If some are, the intervals are too narrow, "
+            "and a patient may be on both sides of the split."
         )
         found.append(Caution(False, text, "data"))
     if facts.get("kind") == "internal test":

@@ -87,9 +87,10 @@ def _about_data(facts: Mapping[str, Any], part: str) -> dict[int, str]:
     data, model = facts.get("data"), facts.get("model")
     answers = {}
     if model:
+        pixels = f"{dimensions(model.get('image_size'))} pixels, {plural(model.get('channels') or 0, 'channel')}"
         answers[9] = (
-            f"Decoded to {dimensions(model.get('image_size'))} pixels, {plural(model.get('channels') or 0, 'channel')},"
-            f" resized by “{model.get('resize')}”; normalised with statistics of the training images, inside the model."
+            f"Decoded to {pixels}, resized by “{model.get('resize')}”; normalised with statistics of the training "
+            "images, inside the model."
         )
     if not data:
         return answers

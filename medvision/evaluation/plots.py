@@ -19,8 +19,8 @@ from medvision.evaluation.selective import RiskCoverage
 INK = "#1b2530"
 DIM = "#5a6773"
 RULE = "#d3dae1"
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
-PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _NAME_LENGTH = 22  # characters of a name that a legend has room for
 
@@ -143,7 +143,7 @@ def draw_decision_curve(curve: DecisionCurve, ax: Axes, *, threshold: float | No
     """
     lines = (
         ("the model", curve.model, BLUE, "-"),
-        ("treat everybody", curve.treat_all, VERMILLION, "--"),
+        ("treat everybody", curve.treat_all, VERMILION, "--"),
         ("treat nobody", curve.treat_none, DIM, "-."),
     )
     for name, benefit, colour, dash in lines:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from medvision.evaluation import tables, wording
-from medvision.evaluation.cautions import PROBES, cautions, context, headline
+from medvision.evaluation.cautions import PROBES, cautions, context, groups_of_several, headline
 from medvision.evaluation.checklist import claim
 from medvision.evaluation.curves import confusion
 from medvision.evaluation.figures import ROBUSTNESS, STRENGTHS, draw_all
@@ -64,7 +64,7 @@ def report(
             headline=headline(predictions, facts, estimates, part),
             context=context(predictions, facts, estimates, part),
             cautions=cautions(predictions, facts, estimates, part),
-            groups=len(set(predictions.groups.tolist()) - {""}),
+            groups=groups_of_several(predictions),
             n=len(predictions.ids),
             key_numbers=_key_numbers(estimates, part),
             flow=_flow(facts),

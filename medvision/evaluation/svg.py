@@ -19,7 +19,7 @@ _VARIABLES = {
     plots.DIM: "dim",
     plots.RULE: "rule",
     plots.BLUE: "blue",
-    plots.VERMILLION: "vermillion",
+    plots.VERMILION: "vermilion",
     plots.GREEN: "green",
     plots.PURPLE: "purple",
     plots.ORANGE: "orange",

@@ -3,6 +3,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from markupsafe import Markup
 from sklearn.metrics import confusion_matrix
@@ -227,6 +228,24 @@ def test_sets_that_hold_less_than_they_should_alarm_and_others_do_not(text_of, m
     assert words not in text_of(**case)
 
 
+def test_groups_are_named_only_where_one_holds_several_images(text_of, make_report_case):
+    case = make_report_case(n=120)
+    alone = "No two of these images are known to be of the same patient"
+    assert alone in text_of(**case)
+    case["predictions"] = replace(case["predictions"], groups=case["predictions"].ids)
+    assert alone in text_of(**case)
+    case["predictions"] = replace(case["predictions"], groups=np.array([f"p{row // 2}" for row in range(120)]))
+    text = text_of(**case)
+    assert alone not in text
+    assert "On 120 images of 60 groups" in text
+
+
+def test_external_images_that_were_trained_on_are_told(text_of, make_report_case):
+    case = make_report_case(part="external")
+    case["facts"]["data"]["leakage"] = {"policy": "keep", "test_images_seen": 1}
+    assert "1 external image shares pixels or a group with training data, and nothing was done" in text_of(**case)
+
+
 def test_few_images_are_a_warning(text_of, make_report_case):
     assert "Only 60 images" in text_of(**make_report_case(n=60))
     assert "Only " not in text_of(**make_report_case(n=200)).partition("</header>")[0]
@@ -247,7 +266,7 @@ def test_many_classes_are_shown_by_their_extremes(text_of, make_report_case):
     table = re.search(r'<table id="per-class".*?</table>', text, re.DOTALL)[0]
     recalls = {name: case["estimates"][f"test/recall/{name}"].value for name in case["predictions"].class_names}
     lowest = sorted(recalls, key=recalls.get)[:10]
-    assert re.findall(r'<th scope="row">(class \d+)</th>', table) == lowest
+    assert re.findall(r'<th scope="row"><span class="head">(class \d+)</span></th>', table) == lowest
     assert "All 100 classes" in text
 
 
