@@ -88,9 +88,9 @@ class _Resamples:
         self.positives = self.weights.sum(axis=1)
         self.negatives = self.before[:, -1] - self.positives
 
-    def samples_before(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
+    def samples_before(self, places: NDArray[np.intp]) -> NDArray[np.integer]:
         """(R, P) samples before each of P places."""
-        return np.asarray(np.take(self.before, places, axis=1), dtype=np.float64)
+        return np.asarray(np.take(self.before, places, axis=1))
 
     def positives_from(self, positives: NDArray[np.intp]) -> NDArray[np.float64]:
         """(R, P) samples of the class from each of P positives on."""
@@ -98,9 +98,9 @@ class _Resamples:
 
 
 def _auroc(resamples: _Resamples) -> NDArray[np.float64]:
-    ranking, weights = resamples.ranking, resamples.weights
-    below, not_above = (resamples.samples_before(places) for places in (ranking.starts, ranking.ends))
-    twice_wins = np.vecdot(weights, below) + np.vecdot(weights, not_above) - resamples.positives**2
+    twice_below = resamples.samples_before(resamples.ranking.starts)
+    twice_below += resamples.samples_before(resamples.ranking.ends)
+    twice_wins = np.vecdot(resamples.weights, twice_below.astype(np.float64)) - resamples.positives**2
     return ratio(twice_wins, 2 * resamples.positives * resamples.negatives)
 
 
@@ -115,8 +115,8 @@ def _average_precision(resamples: _Resamples) -> NDArray[np.float64]:
 
 def _before(ordered: NDArray[np.integer]) -> NDArray[np.integer]:
     """(R, N) counts to the number before each place, (R, N + 1)."""
-    # Half the bytes are half the time, where the sums fit.
-    small = ordered.shape[1] * int(ordered.max(initial=0)) < 2**31
+    # Half the bytes are half the time, where the sums of two of them fit.
+    small = ordered.shape[1] * int(ordered.max(initial=0)) < 2**30
     before = np.zeros((ordered.shape[0], ordered.shape[1] + 1), dtype=np.int32 if small else np.int64)
     np.cumsum(ordered, axis=1, dtype=before.dtype, out=before[:, 1:])
     return before

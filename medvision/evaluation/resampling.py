@@ -23,7 +23,8 @@ class Resampling:
     """Resamples of N samples: as many units as there are, drawn with replacement, each with all its samples.
 
     Not stratified by class: with class sizes held fixed, precision and F1 lose the part of their spread that comes
-    from them. Over 1,000 test sets of 180 + 20 images macro precision was covered 87 % of the time, 96 % without.
+    from them. Over 1,000 test sets of 200 images, a tenth of them ill, resamples within the classes covered precision
+    88 % of the time, macro precision 91 %, macro F1 and kappa 93 %; resamples of all 96 to 97, 96, 96 and 96 %.
 
     Attributes:
         slots: (N,) the unit of each sample, in [0, U).

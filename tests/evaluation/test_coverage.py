@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from medvision.evaluation import Predictions, evaluate
 from medvision.evaluation.intervals import delong, wilson
 
 DRAWS = 10_000
@@ -42,3 +43,39 @@ def test_auroc_is_covered(ill, well, auroc):
     intervals = [delong(rng.normal(size=ill + well) + shift, positive, 0.95) for _ in range(DRAWS)]
 
     assert 0.94 <= covered(intervals, auroc) <= 0.96
+
+
+PRIORS, SPREAD = np.array([0.5, 0.3, 0.2]), 1.5
+
+
+def draw(rng, patients, images):
+    """A noisy classifier, too timid; half of what is seen belongs to the patient and is in each of their images."""
+    targets = np.repeat(rng.choice(len(PRIORS), size=patients, p=PRIORS), images)
+    logits = rng.normal(size=(len(targets), len(PRIORS)))
+    if images > 1:
+        logits = (logits + np.repeat(rng.normal(size=(patients, len(PRIORS))), images, axis=0)) / np.sqrt(2)
+    logits[np.arange(len(targets)), targets] += SPREAD
+    return Predictions.from_logits(
+        ids=np.arange(len(targets)),
+        groups=np.repeat(np.arange(patients), images),
+        targets=targets,
+        logits=logits,
+        class_names=["a", "b", "c"],
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("patients", "images"), [(200, 1), (150, 4)])
+def test_every_interval_holds_the_truth_about_as_often_as_it_says(patients, images):
+    rng, draws = np.random.default_rng(0), 600
+    truth = {name: estimate.value for name, estimate in evaluate(draw(rng, 400_000, 1), n_resamples=2).items()}
+    hits = dict.fromkeys(truth, 0)
+
+    for _ in range(draws):
+        estimates = evaluate(draw(rng, patients, images), n_resamples=200)
+        for name, value in truth.items():
+            hits[name] += estimates[name].low <= value <= estimates[name].high
+
+    for name, count in hits.items():
+        # 95 % plus or minus what 600 draws can tell; that of the calibration error is wider on purpose.
+        assert 0.915 <= count / draws <= (1 if name == "ece" else 0.985), (name, count / draws)
