@@ -236,7 +236,6 @@ def _explained(error: Exception, config_dir: str | Path | None) -> ConfigError:
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return ConfigError(f"{cause.full_key} cannot be composed: {lines[0]}")
     if (found := re.match(r"Could not override '(.+)/(.+)'\.", lines[0])) is not None:
-        return ConfigError(
-            f"{found[1]}/{found[2]} cannot be chosen: the chosen {found[1]} has no {found[2]} to choose."
-        )
+        group, inner = found.groups()
+        return ConfigError(f"{group}/{inner} cannot be chosen: the chosen {group} has no {inner} to choose.")
     return ConfigError("The configuration cannot be composed.\n" + "\n".join(lines[:2]))

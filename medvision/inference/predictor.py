@@ -70,7 +70,7 @@ class Predictor:
         """The network.
 
         Raises:
-            ModelError: if the model is a classical one that looks at no network's embedding.
+            ModelError: if the model is a classical one.
         """
         if isinstance(self.model, nn.Module):
             return self.model

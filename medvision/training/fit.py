@@ -112,7 +112,7 @@ def fit_classical(model: Classical, train: SplitArrays, seed: int, console: Cons
         folds = _folds(estimator.cv, train) if "cv" in estimator.get_params(deep=False) else None
         _limit_components(estimator, min(*rows.shape, *(len(fitted) for fitted, _ in folds or [])))
         what = f"{model} to {len(rows):,} images, {rows.shape[1]:,} features each"
-        log.info("fitting %s", what)
+        log.info("fitting %s; augmentation, loss, optimizer and trainer play no part in that", what)
         progress.update(task, description=f"fitting {what}")
         try:
             if folds is None:
