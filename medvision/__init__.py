@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medvision.config import compose
-    from medvision.inference.bundle import load_bundle as load
+    from medvision.inference.load import load
     from medvision.run import fit
 
 __version__ = "0.1.0"
@@ -15,7 +15,7 @@ __all__ = ["compose", "fit", "load"]
 _HOMES = {
     "compose": ("medvision.config", "compose"),
     "fit": ("medvision.run", "fit"),
-    "load": ("medvision.inference.bundle", "load_bundle"),
+    "load": ("medvision.inference.load", "load"),
 }
 
 

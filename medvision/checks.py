@@ -23,16 +23,24 @@ OPTIONAL = ("experiment", "logger")
 # Types of the values that train.yaml leaves null; all others have the type of the value there.
 TYPES: Mapping[str, Any] = {
     "out": str | None,
+    "images": str | None,
     "resume": str | None,
     "init_from": str | None,
+    "run": str | None,
+    "model": str | None,
     "checkpoint.every_n_steps": int | None,
+    "evaluation.positive": list[str] | None,
+    "evaluation.target": float | None,
+    "evaluation.prevalence": float | None,
     "runs": str | list[str] | None,
     "models": list[str],
 }
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc"),
+    "evaluation.rule": ("youden", "sensitivity", "specificity", "cost"),
     "metric": ("accuracy", "balanced_accuracy", "macro/auroc", "macro/f1", "log_loss"),
+    "select": ("none", "uncertainty"),
 }
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
@@ -42,21 +50,25 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     ),
     ">= 0": (
         *("seed", "data.split_seed", "data.fold", "loss.focal_gamma", "optimizer.weight_decay"),
-        *("early_stopping.patience", "early_stopping.min_delta"),
+        *("early_stopping.patience", "early_stopping.min_delta", "evaluation.pictures", "review"),
     ),
     ">= 1": (
         *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
-        *("checkpoint.every_n_steps", "evaluation.n_resamples", "data.max_train_samples"),
+        *("checkpoint.every_n_steps", "evaluation.n_resamples", "k", "data.max_train_samples"),
         *("model.pca", "model.n_estimators", "model.max_depth", "model.min_samples_leaf", "model.max_iter"),
         *("model.n_neighbors", "model.features.cell", "model.features.directions", "model.features.size"),
     ),
     ">= 2": ("data.n_folds", "model.calibration_folds", "model.max_leaf_nodes"),
-    "> 0 and < 1": ("data.val_fraction", "data.test_fraction", "scheduler.pct_start", "evaluation.confidence_level"),
+    "> 0 and < 1": (
+        *("data.val_fraction", "data.test_fraction"),
+        "scheduler.pct_start",
+        *("evaluation.confidence_level", "evaluation.prevalence", "evaluation.coverage"),
+    ),
     ">= 0 and < 1": (
         "data.calibration_fraction",
         *("loss.label_smoothing", "optimizer.momentum", "scheduler.warmup", "ema.decay"),
     ),
-    ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final"),
+    ">= 0 and <= 1": ("data.max_bad_fraction", "scheduler.final", "min_confidence"),
 }
 
 

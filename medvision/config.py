@@ -1,12 +1,14 @@
 """Where conf/ is, and how a config is composed from it and checked before anything is built."""
 
 import functools
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -52,7 +54,12 @@ def compose(*overrides: str, config_name: str = "train", config_dir: str | Path 
                 raise ConfigError(
                     f"{key} has several values: add -m for a run each, or write a list, {key}=[{values}]."
                 )
-        cfg = hydra.compose(config_name, search_path + opened(typed), return_hydra_config=True)
+        shadowed = _shadowed(config_name)
+        others = [one for one in typed if one.key_or_group not in shadowed]
+        cfg = hydra.compose(config_name, search_path + opened(others), return_hydra_config=True)
+        for value in typed:
+            if value.key_or_group in shadowed:
+                OmegaConf.update(cfg, value.key_or_group, value.value())
         check_machinery(cfg)
         choices = {group: name for group, name in cfg.hydra.runtime.choices.items() if not group.startswith("hydra/")}
         with open_dict(cfg):
@@ -81,7 +88,9 @@ def check(cfg: DictConfig, config_name: str = "train") -> None:
     for group, name in choices.items():
         if name is None and group not in checks.OPTIONAL:
             raise ConfigError(f"{group}=null: one is needed. {_choose(group)}")
-    checks.check_values(values, _defaults(config_name))
+    # Where data may be left out, the root file has no node for it.
+    data: dict[str, Any] = {"data": {}} if "data" in choices and "data" in values else {}
+    checks.check_values(values, data | _defaults(config_name))
 
 
 def check_machinery(cfg: DictConfig) -> None:
@@ -177,6 +186,13 @@ def quoted(value: object) -> str:
     return "'" + str(value).replace("'", r"\'") + "'"
 
 
+@functools.cache
+def _shadowed(config_name: str) -> frozenset[str]:
+    """Plain values of a root file that have the name of a group, which Hydra would look for an option in."""
+    root = yaml.safe_load((CONF_DIR / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    return frozenset(key for key in root if key != "hydra" and (CONF_DIR / key).is_dir())
+
+
 def _check_present(cfg: DictConfig) -> None:
     missing = list(_missing(OmegaConf.to_container(cfg)))
     if missing:
@@ -218,4 +234,8 @@ def _explained(error: Exception, config_dir: str | Path | None) -> ConfigError:
         return ConfigError(f"{cause.full_key} is not a key of this configuration.")
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return ConfigError(f"{cause.full_key} cannot be composed: {lines[0]}")
+    if (found := re.match(r"Could not override '(.+)/(.+)'\.", lines[0])) is not None:
+        return ConfigError(
+            f"{found[1]}/{found[2]} cannot be chosen: the chosen {found[1]} has no {found[2]} to choose."
+        )
     return ConfigError("The configuration cannot be composed.\n" + "\n".join(lines[:2]))

@@ -52,6 +52,23 @@ def logging_to(file: Path | None, console: Console) -> Iterator[None]:
             handler.close()
 
 
+HEADLINE = ("accuracy", "balanced_accuracy", "macro/precision", "macro/f1", "macro/auroc", "ece")
+_PARTS = {
+    "test": "test split",
+    "test_never_seen": "test, never seen",
+    "external": "external test",
+    "external_never_seen": "external test, never seen",
+}
+
+
+def show_headline(console: Console, name: str, metrics: Mapping[str, Estimate], confidence_level: float) -> None:
+    """Print a table of the headline metrics of each part that was tested."""
+    for part, title in _PARTS.items():
+        found = {metric: metrics[f"{part}/{metric}"] for metric in HEADLINE if f"{part}/{metric}" in metrics}
+        if found:
+            show_estimates(console, f"{name}, {title}", found, confidence_level)
+
+
 def show_estimates(console: Console, title: str, estimates: Mapping[str, Estimate], confidence_level: float) -> None:
     """Print a table of metrics with their intervals and the number of cases behind each."""
     table = Table(title=title, title_justify="left", title_style="bold")

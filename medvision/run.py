@@ -1,9 +1,10 @@
 """The whole of a run: data, fit, bundle, predictions, metrics; what commands and notebooks call."""
 
-import json
 import logging
 import os
+import resource
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,24 +14,25 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from medvision.assessment import calibrate, check_positive, measure, predict
 from medvision.config import check
-from medvision.console import logging_to, show_estimates
+from medvision.console import logging_to, show_headline
+from medvision.data.datamodule import ImageDataModule
 from medvision.errors import Interrupted
-from medvision.evaluation import Estimate, Predictions
+from medvision.evaluation import Estimate, Predictions, evaluate
 from medvision.files import write_text
 from medvision.inference.bundle import load_bundle
 from medvision.inference.predictor import Predictor
 from medvision.provenance import environment
+from medvision.reporting import read_metrics, write_metrics, write_report
 from medvision.resume import continued
 from medvision.rundir import DIRECTORY_VARIABLE, RunDirectory, create, find, shared
-from medvision.stages import describe_data, keep_best, read_data, score, train
+from medvision.stages import describe_data, keep_best, read_data, train
 from medvision.training.precision import choose_precision
 from medvision.training.signals import StopSignal
 from medvision.training.trainer import accelerator_in_use
 
 log = logging.getLogger(__name__)
-
-HEADLINE = ("accuracy", "balanced_accuracy", "macro/precision", "macro/f1", "macro/auroc")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def fit(cfg: DictConfig) -> Run:
     console = Console()
     with stop.installed():
         peer = shared()
-        name = _name(cfg)
+        name = name_of(cfg)
         if cfg.resume is not None:
             directory = peer or find(cfg.resume, cfg.output_root, name)
             cfg = continued(cfg, cast(DictConfig, OmegaConf.load(directory.config)))
@@ -107,11 +109,11 @@ def _finish(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console:
                 directory.path,
             )
             raise
-    for part, title in (("test", "test split"), ("test_never_seen", "test, never seen")):
-        headline = {name: run.metrics[f"{part}/{name}"] for name in HEADLINE if f"{part}/{name}" in run.metrics}
-        if headline:
-            show_estimates(console, f"{_name(cfg)}, {title}", headline, cfg.evaluation.confidence_level)
-    console.print(f"run    {directory.path}", f"model  {directory.model}", sep="\n", soft_wrap=True, highlight=False)
+    show_headline(console, name_of(cfg), run.metrics, cfg.evaluation.confidence_level)
+    paths = {"report": directory.path / "report.html", "model": directory.model, "run": directory.path}
+    for name, path in paths.items():
+        if path.exists():
+            console.print(f"{name:8}{path}", soft_wrap=True, highlight=False, markup=False)
     console.print("Research use only: not a medical device.", style="dim")
     return run
 
@@ -123,23 +125,84 @@ def _run(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Co
     log.info("run directory %s", directory.path)
 
     data = read_data(cfg)
+    check_positive(cfg.evaluation, data.class_names)
     describe_data(data, cfg.data.leakage, directory)
 
-    classifier = train(cfg, directory, data, stop, console)
+    ready = time.perf_counter()
+    learner = train(cfg, directory, data, stop, console)
     trained = time.perf_counter()
-    keep_best(cfg, directory, data, classifier)
-    run = Run(directory.path, score(cfg, directory, data))
-    ended = time.perf_counter()
-    directory.record(seconds={"fit": trained - started, "evaluate": ended - trained})
-    return run
+    keep_best(cfg, directory, data, learner)
+    device = accelerator_in_use(cfg.trainer.accelerator)
+    directory.record(**calibrate(cfg.evaluation, directory.model, data, device))
+    metrics = judge(cfg, directory, data, device)
+    directory.record(
+        seconds=directory.facts["seconds"]
+        | {"prepare": ready - started, "fit": trained - ready, "evaluate": time.perf_counter() - trained},
+        peak_memory_bytes=_peak_memory(),
+    )
+    return Run(directory.path, metrics)
+
+
+def judge(
+    cfg: DictConfig,
+    directory: RunDirectory,
+    data: ImageDataModule,
+    device: str,
+    probes: Mapping[str, Estimate] | None = None,
+) -> dict[str, Estimate]:
+    """Predict by the bundle, so that what is judged is what a user carries away, and write everything about it.
+
+    Args:
+        cfg: of the run.
+        directory: of the run, with its bundle.
+        data: of the run.
+        device: to predict on.
+        probes: their estimates, if they were made; those of an earlier time are kept otherwise.
+
+    Returns:
+        What metrics.json holds.
+    """
+    predictor = load_bundle(directory.model, device)
+    (directory.path / "predictions").mkdir(exist_ok=True)
+    metrics: dict[str, Estimate] = {}
+    for split in ("val", "calibration", "test"):
+        if split not in data.table.splits:
+            continue
+        arrays = data.split(split)
+        started = time.perf_counter()
+        predictions = predict(predictor, arrays)
+        seconds = (time.perf_counter() - started) / len(arrays.ids)
+        predictions.save(directory.path / "predictions" / f"{split}.npz")
+        if split != "test":
+            estimates = evaluate(predictions, cfg.evaluation.confidence_level, cfg.evaluation.n_resamples)
+            metrics |= {f"{split}/{name}": estimate for name, estimate in estimates.items()}
+    directory.record(seconds=directory.facts.get("seconds", {}) | {"predict_per_image": seconds})
+    metrics |= measure(cfg.evaluation, predictor, predictions, arrays.images, data.never_seen())
+    metrics |= _earlier_probes(directory) if probes is None else probes
+    write_metrics(directory.path / "metrics.json", metrics)
+    if cfg.evaluation.report:
+        write_report(cfg, directory, predictor, predictions, arrays.images, metrics, name_of(cfg))
+    return metrics
+
+
+def _earlier_probes(directory: RunDirectory) -> dict[str, Estimate]:
+    file = directory.path / "metrics.json"
+    earlier = read_metrics(file) if file.exists() else {}
+    return {name: estimate for name, estimate in earlier.items() if name.startswith("test/probe/")}
+
+
+def _peak_memory() -> int:
+    """Bytes of memory that this process has held at most."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes everywhere else
 
 
 def _load(directory: RunDirectory) -> Run:
-    content = json.loads((directory.path / "metrics.json").read_text(encoding="utf-8"))
-    return Run(directory.path, {name: Estimate(**{"reason": None} | values) for name, values in content.items()})
+    return Run(directory.path, read_metrics(directory.path / "metrics.json"))
 
 
-def _name(cfg: DictConfig) -> str:
+def name_of(cfg: DictConfig) -> str:
+    """What a run is called: by its experiment, or by data and model."""
     return str(cfg.choices.experiment or f"{cfg.choices.data}_{cfg.choices.model}")
 
 

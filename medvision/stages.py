@@ -1,13 +1,11 @@
 """The stages of a run, each built from its part of the configuration."""
 
-import json
 import logging
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -15,7 +13,6 @@ from rich.console import Console
 from medvision.data.datamodule import ImageDataModule
 from medvision.data.table import SPLITS
 from medvision.errors import ModelError, RunError
-from medvision.evaluation import Estimate, Predictions, evaluate
 from medvision.files import write_text
 from medvision.inference.bundle import load_bundle, load_embedding, save_bundle
 from medvision.models.network import Network
@@ -30,7 +27,7 @@ from medvision.training.fit import fit as fit_learner
 from medvision.training.losses import ClassificationLoss
 from medvision.training.progress import ProgressLine
 from medvision.training.signals import StopSignal
-from medvision.training.trainer import accelerator_in_use, weight_averaging
+from medvision.training.trainer import weight_averaging
 
 log = logging.getLogger(__name__)
 
@@ -214,37 +211,3 @@ def _initialise(network: Network, trained: Network) -> None:
     if same_classes:
         network.head.load_state_dict(trained.head.state_dict())
     log.info("weights of the %s taken from init_from", "whole network" if same_classes else "backbone")
-
-
-def score(cfg: DictConfig, directory: RunDirectory, data: ImageDataModule) -> dict[str, Estimate]:
-    """Predict by the bundle, so that what is scored is what a user carries away.
-
-    Returns:
-        `<split>/<metric>` to estimate; where test images had been trained or validated on, `test_never_seen/<metric>`
-        is of the others.
-    """
-    predictor = load_bundle(directory.model, device=accelerator_in_use(cfg.trainer.accelerator))
-    (directory.path / "predictions").mkdir(exist_ok=True)
-    metrics: dict[str, Estimate] = {}
-    for split in ("val", "test"):
-        arrays = data.split(split)
-        predictions = Predictions.from_logits(
-            ids=arrays.ids,
-            groups=arrays.groups,
-            targets=arrays.targets,
-            logits=predictor.predict_logits(arrays.images),
-            class_names=data.class_names,
-            meta=arrays.meta,
-            temperature=predictor.temperature,
-        )
-        predictions.save(directory.path / "predictions" / f"{split}.npz")
-        parts = {split: predictions}
-        unseen = data.never_seen()
-        if split == "test" and unseen.any() and not unseen.all():
-            parts["test_never_seen"] = predictions.take(np.flatnonzero(unseen))
-        for part, some in parts.items():
-            estimates = evaluate(some, cfg.evaluation.confidence_level, cfg.evaluation.n_resamples)
-            metrics |= {f"{part}/{name}": estimate for name, estimate in estimates.items()}
-    content = json.dumps({name: estimate.to_json() for name, estimate in metrics.items()}, indent=2)
-    write_text(directory.path / "metrics.json", content + "\n")
-    return metrics

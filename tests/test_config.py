@@ -229,6 +229,8 @@ def test_the_rules_speak_of_keys_that_exist():
     files = [OmegaConf.to_container(OmegaConf.load(CONF_DIR / "train.yaml"))]
     for group, option in [*GROUPS, ("data", "_shared")]:
         files.append({group: OmegaConf.to_container(OmegaConf.load(CONF_DIR / group / f"{option}.yaml"))})
+    for file in options("model/features").values():
+        files.append({"model": {"features": OmegaConf.to_container(OmegaConf.load(file))}})
     known = {name for values in files for name in checks._dotted(values)}
     assert {name for names in checks.LIMITS.values() for name in names} <= known
     assert set(checks.CHOICES) <= known

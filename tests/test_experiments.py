@@ -16,7 +16,7 @@ ONE_BATCH = (
     "data.eval_batch_size=64",
     "evaluation.n_resamples=20",
 )
-REAL = {"mnist_cnn": "MNIST", "brain_mri": "brain_mri"}
+REAL = {"mnist_cnn": "MNIST", "mnist_svm": "MNIST", "mnist_tree": "MNIST", "brain_mri": "brain_mri"}
 
 
 def finished(ending, directory):
@@ -47,7 +47,7 @@ def test_runs_for_one_batch(name, train, tmp_path, write_folder):
     source = ()
     if name != "digits_cnn":
         root = write_folder(tmp_path / "images", {f"{split}/{c}": 8 for split in ("train", "test") for c in "abc"})
-        size, channels = (28, 1) if name in ("mnist_cnn", "fashion_cnn") else (32, 3)
+        size, channels = (28, 1) if name.startswith(("mnist", "fashion")) else (32, 3)
         source = ("data=image_folder", f"data.root={root}", f"data.image_size={size}", f"data.channels={channels}")
     finished(train(f"experiment={name}", *source, *ONE_BATCH, f"out={tmp_path / 'run'}"), tmp_path / "run")
 

@@ -1,8 +1,9 @@
 """From a source to batches: read, decoded and split once, then handed to Lightning or to a loop by hand."""
 
+import copy
 import itertools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -175,6 +176,18 @@ class ImageDataModule(LightningDataModule):
         self._pixels, self._positions, self._hashes = pixels, positions, hashes
         self.class_names, self.num_classes = table.class_names, len(table.class_names)
         self.in_channels, self.image_size = pixels.shape[1], (pixels.shape[2], pixels.shape[3])
+
+    def altered(self, *, table: ImageTable | None = None, pixels: NDArray[np.uint8] | None = None) -> Self:
+        """A copy, set up, with other labels or other pixels: (N, C, H, W), one for each row of the table."""
+        other = copy.copy(self)
+        other._placed = other._drawn = None
+        if table is not None:
+            other.table = table
+        if pixels is not None:
+            other._pixels, other._positions = pixels, np.arange(len(pixels))
+            rows = [statistics.moments(some) for some in statistics.chunks(pixels, other._positions)]
+            other._moments = np.concatenate(rows)
+        return other
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled whole batches of the training images."""

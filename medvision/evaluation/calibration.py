@@ -95,7 +95,7 @@ def reliability(
         ConfigError: if `n_bins` is below 1.
         DataError: if there are no cases, shapes do not match, or a target is out of range.
 
-    Source: Guo et al. 2017, arXiv:1706.04599, section 2; per-bin intervals as in Broecker and Smith 2007.
+    Source: Guo et al. 2017, arXiv:1706.04599, section 2.
     """
     _check(probs, targets, "probabilities")
     return _binned(probs.max(axis=1), probs.argmax(axis=1) == targets, n_bins, confidence_level)

@@ -84,6 +84,7 @@ def cautions(
         *_labels(facts),
         *_probes(estimates, part),
         *_calibration(facts, estimates, part),
+        *_coverage(facts, estimates, part),
         *_size(predictions, estimates, part),
         *_provenance(predictions, facts),
     ]
@@ -146,6 +147,18 @@ def _calibration(facts: Mapping[str, Any], estimates: Mapping[str, Estimate], pa
         return []
     tendency = "too sure of itself" if slope.high < 1 else "surer than it says"
     return [Caution(False, f"Even after calibration the model is {tendency} on these images.", "calibration")]
+
+
+def _coverage(facts: Mapping[str, Any], estimates: Mapping[str, Estimate], part: str) -> list[Caution]:
+    coverage, sets = estimates.get(f"{part}/conformal/coverage"), facts.get("conformal")
+    if sets is None or coverage is None or coverage.high is None or coverage.high >= sets["coverage"]:
+        return []
+    text = (
+        f"The prediction sets hold the class of {_percent(coverage)} of images instead of the "
+        f"{number(sets['coverage'], percent=True)}\u00a0% they were made for: these images differ from those that the "
+        "sets were fixed on."
+    )
+    return [Caution(True, text, "abstention")]
 
 
 def _size(predictions: Predictions, estimates: Mapping[str, Estimate], part: str) -> list[Caution]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from medvision.evaluation.verdict import Estimate
-from medvision.evaluation.wording import count, level_text, number, plural
+from medvision.evaluation.wording import count, dimensions, level_text, number, plural
 
 _ITEMS = (
     ("Title and abstract", ("The title names the kind of AI", "Structured summary of the study")),
@@ -87,10 +87,9 @@ def _about_data(facts: Mapping[str, Any], part: str) -> dict[int, str]:
     data, model = facts.get("data"), facts.get("model")
     answers = {}
     if model:
-        size = " × ".join(map(str, model.get("image_size") or ["?"]))
         answers[9] = (
-            f"Decoded to {size} pixels, {plural(model.get('channels') or 0, 'channel')}, resized by "
-            f"“{model.get('resize')}”; normalised with statistics of the training images, inside the model."
+            f"Decoded to {dimensions(model.get('image_size'))} pixels, {plural(model.get('channels') or 0, 'channel')}, "
+            f"resized by “{model.get('resize')}”; normalised with statistics of the training images, inside the model."
         )
     if not data:
         return answers
@@ -118,8 +117,8 @@ def _about_model(facts: Mapping[str, Any]) -> dict[int, str]:
     if facts.get("config"):
         answers[25] = "Every setting is in the configuration, under Provenance; the curves are under Training."
     if model:
-        parameters = count(model["parameters"]) if model.get("parameters") is not None else "an unknown number of"
-        answers[22] = f"{model.get('name')}, {parameters} parameters; its options are in the configuration."
+        size = f", {plural(model['parameters'], 'parameter')}" if model.get("parameters") is not None else ""
+        answers[22] = f"{model.get('name')}{size}; its options are in the configuration."
         if model.get("monitor"):
             answers[26] = f"The epoch with the best {model['monitor']}: epoch {model.get('best_epoch')}."
     if facts.get("seed") is not None:

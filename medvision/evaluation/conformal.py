@@ -56,7 +56,7 @@ def conformalise(calibration: Predictions, coverage: float) -> Conformal:
     Raises:
         ConfigError: if `coverage` is out of range.
 
-    Source: Sadinle et al. 2019, doi:10.1080/01621459.2017.1395341; Vovk et al. 2005, section 4.1.
+    Source: Sadinle et al. 2019, doi:10.1080/01621459.2017.1395341.
     """
     if not 0 < coverage < 1:
         raise ConfigError(f"expected a coverage between 0 and 1; found {coverage}")
@@ -110,21 +110,21 @@ def evaluate_sets(
     for c, name in enumerate(predictions.class_names):
         counted[f"coverage/{name}"] = Proportion(covered, predictions.targets == c, "no sample of this class")
     counted["single"] = Proportion(sizes == 1, everyone, "no cases")
-    estimates = proportions(predictions, counted, confidence_level, n_resamples, seed)
+    resampling = Resampling.of(predictions)
+    estimates = proportions(resampling, counted, confidence_level, n_resamples, seed)
     single = estimates.pop("single")
-    size = _mean_size(predictions, sizes, confidence_level, n_resamples, seed)
+    size = _mean_size(resampling, sizes, len(predictions.class_names), confidence_level, n_resamples, seed)
     return estimates | {"set_size": size, "single": single}
 
 
 def _mean_size(
-    predictions: Predictions, sizes: NDArray[np.int64], confidence_level: float, n_resamples: int, seed: int
+    resampling: Resampling, sizes: NDArray[np.int64], k: int, confidence_level: float, n_resamples: int, seed: int
 ) -> Estimate:
     """The mean as a share of K, which lies in [0, 1] as the intervals want it, and back."""
-    n, k = len(sizes), len(predictions.class_names)
-    resampling = Resampling.of(predictions)
+    n = len(sizes)
     if resampling.grouped:
         columns = np.stack([sizes, np.ones(n)], axis=1).astype(np.float64)
-        totals = resampled_sums(predictions, columns, n_resamples, seed)
+        totals = resampled_sums(resampling, columns, n_resamples, seed)
         shares = totals[:, 0] / totals[:, 1] / k
     else:
         # Only how often each size comes matters, and in a resample that is multinomial.

@@ -101,10 +101,10 @@ def roc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> Roc:
     found, alarms, thresholds = _cumulate(scores, positive)
     if found[-1] == 0 or alarms[-1] == 0:
         raise DataError("a ROC curve needs cases of the class and others; one side is empty")
-    tpr = np.concatenate([[0.0], found / found[-1]])
-    fpr = np.concatenate([[0.0], alarms / alarms[-1]])
-    kept = thin(fpr, tpr)
-    return Roc(fpr[kept], tpr[kept], np.concatenate([[np.inf], thresholds])[kept])
+    true_rate = np.concatenate([[0.0], found / found[-1]])
+    false_rate = np.concatenate([[0.0], alarms / alarms[-1]])
+    kept = thin(false_rate, true_rate)
+    return Roc(false_rate[kept], true_rate[kept], np.concatenate([[np.inf], thresholds])[kept])
 
 
 def precision_recall(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> PrecisionRecall:

@@ -90,6 +90,10 @@ def _named(predictions: Predictions, estimates: Mapping[str, Estimate], part: st
     return name if e is None or e.value is None else f"{name}  {number(e.value)}"
 
 
+def _place(specificity: float | None, sensitivity: float | None) -> tuple[float, float] | None:
+    return None if specificity is None or sensitivity is None else (1 - specificity, sensitivity)
+
+
 def _ranked(
     predictions: Predictions, estimates: Mapping[str, Estimate], part: str, point: Mapping[str, Any] | None
 ) -> Figure:
@@ -101,9 +105,11 @@ def _ranked(
         lines.append(Line(name, curve.false_positive_rate, curve.true_positive_rate))
     place = None
     if point is not None and list(point["positive"]) == [predictions.class_names[c] for c in classes]:
-        ends = [estimates.get(f"{part}/operating_point/{name}") for name in ("specificity", "sensitivity")]
-        if all(e is not None and e.value is not None for e in ends):
-            place = 1 - ends[0].value, ends[1].value  # type: ignore[union-attr, operator]
+        specificity, sensitivity = (
+            estimates.get(f"{part}/operating_point/{name}") for name in ("specificity", "sensitivity")
+        )
+        if specificity is not None and sensitivity is not None:
+            place = _place(specificity.value, sensitivity.value)
     caption = "ROC curves: each class against the rest, with its AUROC. The dotted diagonal is guessing."
     return _figure("roc", lambda ax: plots.draw_roc(lines, ax, point=place, faint=faint), caption)
 
@@ -152,7 +158,9 @@ def _net_benefit(predictions: Predictions, point: Mapping[str, Any]) -> Figure |
     score = positive_scores(predictions.probs, predictions.class_names, point["positive"])
     stated = point.get("prevalence")
     curve = curves.decision_curve(score, positive, prevalence=stated)
-    among = "the share of positives in this test" if stated is None else f"the stated prevalence, {100 * stated:g} %"
+    among = (
+        "the share of positives in this test" if stated is None else f"the stated prevalence, {100 * stated:g}\u00a0%"
+    )
     caption = (
         "Decision curve: the net benefit of acting on the model, where the threshold is the probability from which one "
         f"would act, at {among}. The model is worth using where its line is the highest."

@@ -8,7 +8,7 @@ Its weak spot is theirs too: macro recall of 0.92 with 20 images in the rarer cl
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, ndtri
+from scipy.special import expit, logit, ndtri, stdtrit
 
 
 def wilson(successes: float, trials: int, confidence_level: float) -> tuple[float, float]:
@@ -99,43 +99,48 @@ def macro_specificity(matrix: NDArray[np.int64], confidence_level: float) -> tup
     return 1 - high, 1 - low
 
 
-def on_logit_scale(value: float, standard_error: float, confidence_level: float) -> tuple[float, float]:
-    """The normal interval of a value in (0, 1), taken on the logit scale, where it cannot leave (0, 1).
+def on_logit_scale(
+    value: float, standard_error: float, confidence_level: float, degrees_of_freedom: float = np.inf
+) -> tuple[float, float]:
+    """Student's interval of a value in (0, 1), taken on the logit scale, where it cannot leave (0, 1).
 
     Args:
         value: in (0, 1).
         standard_error: of the value itself; the delta method carries it over.
         confidence_level: in (0, 1).
+        degrees_of_freedom: of the standard error, above 0.
 
     >>> [round(end, 4) for end in on_logit_scale(0.9, 0.03, 0.95)]
     [0.824, 0.9453]
     """
-    half = ndtri((1 + confidence_level) / 2) * standard_error / (value * (1 - value))
+    half = _quantile(confidence_level, degrees_of_freedom) * standard_error / (value * (1 - value))
     return float(expit(logit(value) - half)), float(expit(logit(value) + half))
 
 
 def delong(scores: NDArray[np.float64], positive: NDArray[np.bool_], confidence_level: float) -> tuple[float, float]:
-    """DeLong's interval for the AUROC, on the logit scale; exact with ties.
+    """DeLong's interval for the AUROC, on the logit scale with Student's quantile; exact with ties.
 
     On the plain scale it reaches above 1 and covers too rarely: in 4,000 binormal draws of 100 + 100 samples 93 % at
-    an AUROC of 0.95 and 90 % at 0.98, against 95 % and 93 % on the logit scale.
+    an AUROC of 0.95 and 90 % at 0.98, against 95 % and 93 % on the logit scale. Student's quantile is worth another
+    point where one side is small: of 20 + 180 samples at 0.9 it covered 93.4 %, the normal one 92.2 %.
 
     Args:
         scores: (N,) higher for the class.
         positive: (N,) membership of the class, with at least one sample on each side.
         confidence_level: in (0, 1).
 
-    Source: DeLong et al. 1988, doi:10.2307/2531595; the logit from Pepe 2003, section 5.2.4.
+    Source: DeLong et al. 1988, doi:10.2307/2531595; the logit from Pepe 2003, section 5.2.4; degrees of freedom as
+    in Satterthwaite 1946, doi:10.2307/3002019.
     """
     ours, theirs = np.sort(scores[positive]), np.sort(scores[~positive])
     wins, losses = _share_below(ours, theirs), _share_below(theirs, ours)
     auroc = float(wins.mean())
     fewer = min(len(ours), len(theirs))
-    variance = wins.var(ddof=1) / len(ours) + losses.var(ddof=1) / len(theirs) if fewer > 1 else 0.0
-    if variance == 0:
+    parts = np.array([values.var(ddof=1) / len(values) if fewer > 1 else 0.0 for values in (wins, losses)])
+    if parts.sum() == 0:
         # The variance of an AUROC is at most A (1 - A) / min(m, n) (Birnbaum and Klose 1957), so Wilson's covers.
         return wilson(auroc * fewer, fewer, confidence_level)
-    return on_logit_scale(auroc, float(np.sqrt(variance)), confidence_level)
+    return _from_parts(auroc, parts, np.array([len(ours), len(theirs)]), confidence_level)
 
 
 def delong_macro(
@@ -160,14 +165,12 @@ def delong_macro(
         auroc = float(places[positive].mean())
         moves += (places - auroc) / np.where(positive, sizes[c], len(targets) - sizes[c]) / len(classes)
         value += auroc / len(classes)
-    variance = 0.0
-    for c in classes:
-        mine = moves[targets == c]
-        variance += len(mine) * (mine.var(ddof=1) + mine.mean() ** 2) if len(mine) > 1 else 0.0
     fewest = int(sizes[classes].min())
-    if fewest < 2 or variance < 1e-24:
+    by_class = [moves[targets == c] for c in classes] if fewest > 1 else []
+    parts = np.array([len(mine) * (mine.var(ddof=1) + mine.mean() ** 2) for mine in by_class])
+    if parts.sum() < 1e-24:
         return wilson(value * fewest, fewest, confidence_level)
-    return on_logit_scale(value, float(np.sqrt(variance)), confidence_level)
+    return _from_parts(value, parts, sizes[classes], confidence_level)
 
 
 def from_resamples(
@@ -177,9 +180,10 @@ def from_resamples(
     confidence_level: float,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
-    """The interval of a metric from the spread of its resamples, NaN among them left out.
+    """Student's interval of a metric from the spread of its resamples, NaN among them left out.
 
-    Between finite bounds it is symmetric on the logit scale. Where the resamples do not vary, as for a perfect score,
+    Between finite bounds it is symmetric on the logit scale. Resamples of U units vary too little by a factor of
+    sqrt(1 - 1/U), which is put right. Where the resamples do not vary, as for a perfect score,
     they cannot say how sure it is; then Wilson's interval for `units` trials, the independent units that the metric
     rests on, is the answer.
 
@@ -192,16 +196,31 @@ def from_resamples(
     """
     defined = resampled[np.isfinite(resampled)]
     standard_error = float(defined.std(ddof=1)) if len(defined) > 1 else 0.0
+    standard_error *= float(np.sqrt(units / max(units - 1, 1)))
     least, width = bounds[0], bounds[1] - bounds[0]
     if np.isinf(width):
-        half = float(ndtri((1 + confidence_level) / 2)) * standard_error
+        half = _quantile(confidence_level, max(units - 1, 1)) * standard_error
         return value - half, value + half
     share = (value - least) / width
     if standard_error < 1e-12 or not 0 < share < 1:
         low, high = wilson(share * units, units, confidence_level)
     else:
-        low, high = on_logit_scale(share, standard_error / width, confidence_level)
+        low, high = on_logit_scale(share, standard_error / width, confidence_level, max(units - 1, 1))
     return least + width * low, least + width * high
+
+
+def _quantile(confidence_level: float, degrees_of_freedom: float) -> float:
+    """Half the width of Student's interval, in standard errors."""
+    tail = (1 + confidence_level) / 2
+    return float(stdtrit(degrees_of_freedom, tail) if np.isfinite(degrees_of_freedom) else ndtri(tail))
+
+
+def _from_parts(
+    value: float, parts: NDArray[np.float64], sizes: NDArray[np.int64], confidence_level: float
+) -> tuple[float, float]:
+    """The interval of a value whose variance is a sum of (P,) parts, each from so many (P,) samples."""
+    degrees_of_freedom = parts.sum() ** 2 / (parts**2 / (sizes - 1)).sum()
+    return on_logit_scale(value, float(np.sqrt(parts.sum())), confidence_level, degrees_of_freedom)
 
 
 def _placements(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -218,7 +218,7 @@ def calibration_intercept(probs: Probs, targets: Targets) -> float:
     >>> probs = np.array([0.2] * 5 + [0.8] * 5)
     >>> probs = np.stack([1 - probs, probs], axis=1)
     >>> round(calibration_intercept(probs, np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])), 4)
-    0.5158
+    0.6239
 
     Source: Van Calster et al. 2016, doi:10.1016/j.jclinepi.2015.12.005.
     """

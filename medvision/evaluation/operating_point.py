@@ -6,7 +6,7 @@ set's sensitivity and specificity too good.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -186,7 +186,7 @@ def apply(
     Raises:
         ConfigError: if a positive class is unknown or the prevalence is out of range.
 
-    Source: Newcombe 2001, doi:10.1081/STA-100107697, squaring and adding; Zou and Donner 2008, doi:10.1002/sim.3095.
+    Source: Zou and Donner 2008, doi:10.1002/sim.3095, squaring and adding.
     """
     if prevalence is not None and not 0 < prevalence < 1:
         raise ConfigError(f"expected a prevalence between 0 and 1; found {prevalence}")
@@ -199,23 +199,23 @@ def apply(
         "npv": Proportion(~truth, ~called, "no case was called negative"),
         "accuracy": Proportion(called == truth, np.ones_like(truth), "no cases"),
     }
-    estimates = proportions(predictions, counted, confidence_level, n_resamples, seed)
+    resampling = Resampling.of(predictions)
+    estimates = proportions(resampling, counted, confidence_level, n_resamples, seed)
     if prevalence is None:
         return estimates
     at_prevalence = {
         "ppv_at_prevalence": _Bayes("sensitivity", "specificity", prevalence, "no case was called positive"),
         "npv_at_prevalence": _Bayes("specificity", "sensitivity", 1 - prevalence, "no case was called negative"),
     }
-    resampling = Resampling.of(predictions)
     pair = {name: counted[name] for name in ("sensitivity", "specificity")}
-    resampled = resampled_proportions(predictions, pair, n_resamples, seed) if resampling.grouped else None
+    resampled = resampled_proportions(resampling, pair, n_resamples, seed) if resampling.grouped else None
     for name, bayes in at_prevalence.items():
         estimate = bayes.estimate(estimates, len(truth))
         if resampled is not None and estimate.value is not None:
             values = bayes.value(resampled[bayes.hit], resampled[bayes.other])
             units = min(len(np.unique(resampling.slots[p.trials])) for p in pair.values())
             low, high = from_resamples(estimate.value, values, units, confidence_level)
-            estimate = Estimate(estimate.value, low, high, len(truth))
+            estimate = replace(estimate, low=low, high=high)
         estimates[name] = estimate
     return estimates
 
@@ -244,7 +244,7 @@ class _Bayes:
             return Estimate(None, None, None, n, self.undefined)
         down = math.hypot(value - self.value(hit.low, other.value), value - self.value(hit.value, other.low))
         up = math.hypot(value - self.value(hit.high, other.value), value - self.value(hit.value, other.high))
-        return Estimate(value, max(0.0, value - down), min(1.0, value + up), n)
+        return Estimate(value, max(0.0, value - down), min(1.0, value + up), n, caution=hit.caution or other.caution)
 
 
 def _by_threshold(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from medvision.evaluation.calibration import Reliability
@@ -180,7 +181,7 @@ def draw_lines(lines: Sequence[Line], ax: Axes, labels: tuple[str, str], *, leve
             label=short(line.name),
         )
     if longest and all(float(value).is_integer() for line in lines for value in line.x):
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _finish(ax, *labels)
 
 

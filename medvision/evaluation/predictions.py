@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medvision.errors import DataError
+from medvision.evaluation import predictions_csv
 from medvision.files import replacing
 
 # Rows of probabilities that other software wrote as float32 or with six decimals still count as summing to one.
@@ -82,6 +83,26 @@ class Predictions:
             class_names=tuple(class_names),
             meta={name: np.asarray(column, dtype=np.str_) for name, column in (meta or {}).items()},
         )
+
+    @classmethod
+    def from_csv(cls, path: str | Path, class_names: Sequence[str] | None = None) -> Self:
+        """Predictions that somebody else's software wrote, one row per sample.
+
+        The columns are `id`, `target` (the name of the class), `prob_<class>` for each class and, if samples belong
+        together, `group`; all others become subgroup columns. Logits are the logarithms of the probabilities.
+
+        Args:
+            path: a CSV file with a header, UTF-8.
+            class_names: the classes in their order; without them that of the columns.
+
+        Raises:
+            DataError: if the file cannot be read, lacks a column, or holds a value that cannot be; the message names
+                the columns or the row.
+        """
+        try:
+            return cls(**predictions_csv.read(path, class_names))
+        except DataError as error:
+            raise DataError(f"in {path}: {error}") from None
 
     @property
     def preds(self) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 N_BINS = 15
 # The k of top-k accuracy; those that are not below the number of classes are left out.
@@ -179,6 +179,22 @@ class ProbabilityScores:
         if slots is not None:
             columns = [np.bincount(slots, column) for column in columns]
         self._per_unit = np.stack(columns, axis=1)
+
+    def ece_without_bias(self) -> float:
+        """The calibration error less what the noise in each bin adds to it on average, at least 0.
+
+        A gap of g with standard error s is seen as the mean of a folded normal distribution, not as |g|; the g that
+        is put in is what remains of the one that was seen when s is taken off, in squares.
+
+        Source: the idea of Kumar et al. 2019, arXiv:1909.10155, section 4.
+        """
+        n, columns = self._per_unit[:, 0].sum(), self._per_unit[:, 5 + len(self._tops) :]
+        seen, noise = columns.sum(axis=0) / n, np.sqrt(len(columns) * columns.var(axis=0)) / n
+        left = np.sqrt(np.maximum(seen**2 - noise**2, 0))
+        ratio = np.divide(left, noise, out=np.full_like(left, np.inf), where=noise > 0)
+        density = np.exp(-(np.minimum(ratio, 40.0) ** 2) / 2) / np.sqrt(2 * np.pi)
+        bias = 2 * noise * density - 2 * left * ndtr(-ratio)
+        return max(0.0, float(np.abs(seen).sum() - bias.sum()))
 
     def __call__(self, counts: NDArray[np.integer]) -> dict[str, NDArray[np.float64]]:
         """Score R resamples, (R, U) how often each holds each unit: (R,) values by name."""

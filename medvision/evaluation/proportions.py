@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from medvision.evaluation.caution import why_care
 from medvision.evaluation.intervals import from_resamples, wilson
-from medvision.evaluation.predictions import Predictions
 from medvision.evaluation.resampling import Resampling
 from medvision.evaluation.verdict import Estimate
 from medvision.randomness import generator
@@ -35,7 +35,7 @@ class Proportion(NamedTuple):
 
 
 def proportions(
-    predictions: Predictions,
+    resampling: Resampling,
     counted: Mapping[str, Proportion],
     confidence_level: float,
     n_resamples: int,
@@ -44,7 +44,7 @@ def proportions(
     """Estimate several proportions over the same N samples, each with n trials.
 
     Args:
-        predictions: says which samples share a group; nothing else is read.
+        resampling: says which of the samples share a group.
         counted: by name.
         confidence_level: in (0, 1).
         n_resamples: bootstrap resamples, used only where samples share a group.
@@ -52,8 +52,7 @@ def proportions(
     """
     trials = {name: int(p.trials.sum()) for name, p in counted.items()}
     successes = {name: int((p.successes & p.trials).sum()) for name, p in counted.items()}
-    resampling = Resampling.of(predictions)
-    resampled = resampled_proportions(predictions, counted, n_resamples, seed) if resampling.grouped and counted else {}
+    resampled = resampled_proportions(resampling, counted, n_resamples, seed) if resampling.grouped and counted else {}
     estimates = {}
     for name, proportion in counted.items():
         n = trials[name]
@@ -61,33 +60,34 @@ def proportions(
             estimates[name] = Estimate(None, None, None, 0, proportion.undefined)
             continue
         value = successes[name] / n
+        units = len(np.unique(resampling.slots[proportion.trials])) if resampling.grouped else n
         if resampling.grouped:
-            units = len(np.unique(resampling.slots[proportion.trials]))
             low, high = from_resamples(value, resampled[name], units, confidence_level)
         else:
             low, high = wilson(successes[name], n, confidence_level)
-        estimates[name] = Estimate(value, low, high, n)
+        # Whatever is counted, it is an accuracy among its trials.
+        caution = why_care("accuracy", value, units, resampling.grouped)
+        estimates[name] = Estimate(value, low, high, n, caution=caution)
     return estimates
 
 
 def resampled_proportions(
-    predictions: Predictions, counted: Mapping[str, Proportion], n_resamples: int, seed: int
+    resampling: Resampling, counted: Mapping[str, Proportion], n_resamples: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
     """Each proportion in the same bootstrap resamples of whole groups, (n_resamples,), NaN where it has no trials."""
     columns = np.stack(
         [column for p in counted.values() for column in (p.successes & p.trials, p.trials)], axis=1
     ).astype(np.float64)
-    sums = resampled_sums(predictions, columns, n_resamples, seed)
+    sums = resampled_sums(resampling, columns, n_resamples, seed)
     hits, trials = sums[:, 0::2], sums[:, 1::2]
     ratios = np.divide(hits, trials, out=np.full(hits.shape, np.nan), where=trials > 0)
     return {name: ratios[:, i] for i, name in enumerate(counted)}
 
 
 def resampled_sums(
-    predictions: Predictions, columns: NDArray[np.float64], n_resamples: int, seed: int
+    resampling: Resampling, columns: NDArray[np.float64], n_resamples: int, seed: int
 ) -> NDArray[np.float64]:
     """Sums of (N, M) columns over bootstrap resamples of whole groups, (n_resamples, M)."""
-    resampling = Resampling.of(predictions)
     # All samples of a unit are drawn equally often, so that its sums are enough.
     by_unit = np.stack([np.bincount(resampling.slots, weights=column) for column in columns.T], axis=1)
     rng, rows = generator("proportions", seed), max(1, _CHUNK // resampling.units)

@@ -73,8 +73,7 @@ class Ranking:
     ) -> NDArray[np.float64]:
         rows = max(1, _CHUNK // len(self.order))
         chunks = (counts[begin : begin + rows] for begin in range(0, len(counts), rows))
-        values: NDArray[np.float64] = np.concatenate([metric(_Resamples(self, chunk)) for chunk in chunks])
-        return values
+        return np.concatenate([metric(_Resamples(self, chunk)) for chunk in chunks])
 
 
 class _Resamples:
@@ -91,7 +90,7 @@ class _Resamples:
 
     def samples_before(self, places: NDArray[np.intp]) -> NDArray[np.float64]:
         """(R, P) samples before each of P places."""
-        return np.take(self.before, places, axis=1).astype(np.float64)
+        return np.asarray(np.take(self.before, places, axis=1), dtype=np.float64)
 
     def positives_from(self, positives: NDArray[np.intp]) -> NDArray[np.float64]:
         """(R, P) samples of the class from each of P positives on."""

@@ -1,8 +1,10 @@
 """The report: one HTML file in which a clinician finds the answer first and a reviewer finds the rest."""
 
 import base64
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,8 +17,8 @@ from medvision.evaluation.curves import confusion
 from medvision.evaluation.figures import ROBUSTNESS, STRENGTHS, draw_all
 from medvision.evaluation.gallery import Picture
 from medvision.evaluation.predictions import Predictions
-from medvision.evaluation.tables import METRICS
 from medvision.evaluation.verdict import Estimate
+from medvision.evaluation.wording import METRICS
 
 PICTURE_BYTES = 3_400_000  # of all pictures; in base64 they leave half a megabyte of the page's five to the rest
 _TINY = 100  # pixels of width
@@ -49,8 +51,48 @@ def report(
     """
     shown = _affordable(pictures)
     drawn = draw_all(predictions, facts, estimates, rows, part)
-    gaps = tables.subgroups(predictions, estimates, part)
+    gaps = tables.subgroups(estimates, part)
     matrix = confusion(predictions.targets, predictions.preds, len(predictions.class_names))
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            facts=dict.fromkeys(tables.FACTS) | dict(facts),
+            part=part,
+            names=predictions.class_names,
+            level=wording.level_text(facts),
+            headline=headline(predictions, facts, estimates, part),
+            context=context(predictions, facts, estimates, part),
+            cautions=cautions(predictions, facts, estimates, part),
+            groups=len(set(predictions.groups.tolist()) - {""}),
+            n=len(predictions.ids),
+            key_numbers=_key_numbers(estimates, part),
+            flow=_flow(facts),
+            reasons=Counter(file["reason"] for file in facts.get("quarantine") or []).most_common(),
+            quarantine=(facts.get("quarantine") or [])[:_FILES],
+            tables=_tables(predictions, facts, estimates, part),
+            per_class=tables.per_class(predictions, estimates, part),
+            subgroups=gaps,
+            comparisons=sum(math.comb(len(table.rows), 2) * len(tables.SUBGROUP) for _, table in gaps),
+            one_in=wording.count(1 / (1 - (facts.get("confidence_level") or 0.95))),
+            counts=matrix.counts if len(matrix.counts) <= tables.MANY_CLASSES else None,
+            confused=tables.confusions(predictions, matrix),
+            figures=drawn,
+            learning=[figure for name, figure in drawn.items() if name.startswith("learning-")],
+            gallery=[
+                (title, text, [p for p in shown if p.section == name]) for name, (title, text) in _SECTIONS.items()
+            ],
+            pictured=bool(shown),
+            left_out=len(pictures) - len(shown),
+            uri=_data_uri,
+            size=_size_attributes,
+            checklist=claim(facts, estimates, part),
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
     # Names of files and classes come from strangers: every value is escaped, in attributes as well.
     environment = Environment(
         loader=PackageLoader("medvision.evaluation", "."),
@@ -59,47 +101,9 @@ def report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "count": wording.count,
-        "number": wording.number,
-        "plural": wording.plural,
-        "breakable": _breakable,
-    }
-    return environment.get_template("report.html.j2").render(
-        facts=dict.fromkeys(_FACTS) | dict(facts),
-        part=part,
-        names=predictions.class_names,
-        level=wording.level_text(facts),
-        headline=headline(predictions, facts, estimates, part),
-        context=context(predictions, facts, estimates, part),
-        cautions=cautions(predictions, facts, estimates, part),
-        groups=len(set(predictions.groups.tolist()) - {""}),
-        n=len(predictions.ids),
-        key_numbers=_key_numbers(estimates, part),
-        flow=_flow(facts),
-        reasons=Counter(file["reason"] for file in facts.get("quarantine") or []).most_common(),
-        quarantine=(facts.get("quarantine") or [])[:_FILES],
-        tables=_tables(predictions, facts, estimates, part),
-        per_class=tables.per_class(predictions, estimates, part),
-        subgroups=gaps,
-        comparisons=sum(len(table.rows) for _, table in gaps),
-        counts=matrix.counts if len(matrix.counts) <= tables.MANY_CLASSES else None,
-        confused=tables.confusions(predictions, matrix),
-        figures=drawn,
-        learning=[figure for name, figure in drawn.items() if name.startswith("learning-")],
-        gallery=[(title, text, [p for p in shown if p.section == name]) for name, (title, text) in _SECTIONS.items()],
-        left_out=len(pictures) - len(shown),
-        uri=_data_uri,
-        size=_size_attributes,
-        checklist=claim(facts, estimates, part),
-    )
-
-
-_FACTS = (
-    *("title", "kind", "written", "command", "config", "seed", "confidence_level", "n_resamples", "data", "quarantine"),
-    *("environment", "seconds", "model", "calibration", "operating_point", "conformal", "cam", "robustness", "probes"),
-    "notes",
-)
+    environment.filters |= {"count": wording.count, "number": wording.number, "plural": wording.plural}
+    environment.filters |= {"breakable": _breakable, "dimensions": wording.dimensions}
+    return environment
 
 
 def _tables(
@@ -110,9 +114,13 @@ def _tables(
     calibrated = {"As reported": part, "Before calibration": f"{part}/uncalibrated"}
     coverage = METRICS["coverage"]
     conformal = tables.listing(
-        "conformal", "Prediction sets.", estimates, f"{part}/conformal", ("coverage", "single", "set_size")
+        "conformal",
+        "Prediction sets on these images.",
+        estimates,
+        f"{part}/conformal",
+        ("coverage", "single", "set_size"),
     )
-    probes = tables.Table("probes", "Probes.", ("The model was", "Accuracy", "AUROC"))
+    probes = tables.Table("probes-table", "Scores of the probes.", ("The model was", "Accuracy", "AUROC"))
     for probe, what in PROBES.items():
         cells = [
             wording.show(name, estimates[name], METRICS[metric]) if name in estimates else None
@@ -140,7 +148,7 @@ def _tables(
         "conformal": conformal,
         "conformal_classes": tables.prefixed(
             "conformal-classes",
-            "Coverage of each class.",
+            "Share of the images of each class whose set holds it.",
             "Class",
             estimates,
             f"{part}/conformal/coverage",

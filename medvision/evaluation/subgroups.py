@@ -15,11 +15,12 @@ from scipy.special import ndtr, ndtri
 
 from medvision.errors import ConfigError
 from medvision.evaluation import influence
+from medvision.evaluation.caution import why_care
 from medvision.evaluation.influence import Influence
-from medvision.evaluation.intervals import on_logit_scale, wilson
+from medvision.evaluation.intervals import delong_macro, mean_of_wilsons, on_logit_scale, wilson
 from medvision.evaluation.predictions import Predictions
 from medvision.evaluation.resampling import Resampling
-from medvision.evaluation.strata import members
+from medvision.evaluation.strata import members, without_slash
 from medvision.evaluation.verdict import Estimate
 
 MIN_CASES = 10
@@ -79,13 +80,11 @@ def subgroups(predictions: Predictions, confidence_level: float = 0.95) -> Subgr
 
     Numbers of more than eight different values, such as an age, are cut at their quartiles into bands like "18 to 45".
 
-    Intervals: Wilson's for accuracy; from Wilson's intervals of the recalls, squared and added, for balanced accuracy;
-    DeLong's, over all classes, for AUROC. Where samples share a group all three come from influences added up within
-    groups, on the logit scale, which is what the bootstrap over groups converges to. A gap takes its interval from
-    those of the two subgroups, squared and added, less what they share where a group has cases in both.
-
-    In 10,000 draws each of six settings (5 to 400 cases a class, two to four classes, recalls of 0.6 to 0.99) the
-    interval of balanced accuracy covered 92 to 96 % at 95 %.
+    Intervals are those of `evaluate` on the subgroup's cases. Where samples share a group they come instead from
+    influences added up within groups, on the logit scale, which is what the bootstrap over groups converges to. A gap
+    takes its interval from those of the two subgroups, squared and added, less what they share where a group has cases
+    in both. In 1,000 draws of 60 patients with four images each, values and gaps were covered 94 to 95 % of the time
+    at 95 %, with subgroups of patients and with subgroups that cut through them.
 
     Args:
         predictions: N samples with columns in `meta`.
@@ -108,11 +107,10 @@ def subgroups(predictions: Predictions, confidence_level: float = 0.95) -> Subgr
         if isinstance(found, str):
             left_out[name] = found
             continue
-        key = _without_slash(name)
-        for name_of_value, rows in found.items():
-            value = _without_slash(name_of_value)
+        key = without_slash(name)
+        for value, rows in found.items():
             for metric, scored in _score(predictions, rows, resampling, confidence_level).items():
-                estimate = _estimate(scored, len(predictions.class_names))
+                estimate = _estimate(metric, scored, len(predictions.class_names), resampling.grouped)
                 estimates[f"{key}/{value}/{metric}"] = estimate
                 if estimate.value is not None and len(rows) >= MIN_CASES:
                     compared.setdefault((key, metric), {})[value] = scored
@@ -131,51 +129,46 @@ def _score(
 ) -> dict[str, _Scored]:
     probs, targets = predictions.probs[rows], predictions.targets[rows]
     _, slots = np.unique(resampling.slots[rows], return_inverse=True)
-    found = {
+    moved = {
         "accuracy": influence.accuracy(probs, targets, slots),
         "balanced_accuracy": influence.balanced_accuracy(probs, targets, slots),
         "macro/auroc": influence.macro_auroc(probs, targets, slots),
     }
-    scored = {}
-    for metric, moved in found.items():
-        if np.isnan(moved.value):
-            ends = (math.nan, math.nan)
-        elif resampling.grouped or metric == "macro/auroc":
-            ends = _from_influence(moved, slots, confidence_level)
-        else:
-            ends = _from_recalls(probs, targets, metric, confidence_level)
-        scored[metric] = _Scored(rows, moved, *ends)
-    return scored
+    if resampling.grouped:
+        ends = {name: _of_groups(found, slots, confidence_level) for name, found in moved.items()}
+    else:
+        trials = np.bincount(targets, minlength=probs.shape[1])
+        hits = np.bincount(targets[probs.argmax(axis=1) == targets], minlength=probs.shape[1])
+        ends = {
+            "accuracy": wilson(int(hits.sum()), len(rows), confidence_level),
+            "balanced_accuracy": mean_of_wilsons(hits, trials, confidence_level),
+            "macro/auroc": _undefined(moved["macro/auroc"]) or delong_macro(probs, targets, confidence_level),
+        }
+    return {name: _Scored(rows, found, *ends[name]) for name, found in moved.items()}
 
 
-def _estimate(scored: _Scored, num_classes: int) -> Estimate:
-    value, classes, n = scored.influence.value, scored.influence.classes, len(scored.rows)
-    if math.isnan(value):
+def _estimate(name: str, scored: _Scored, num_classes: int, grouped: bool) -> Estimate:
+    found, n = scored.influence, len(scored.rows)
+    if math.isnan(found.value):
         return Estimate(None, None, None, n, "every case of this subgroup is of one class")
-    left_out = f"mean over {classes} of {num_classes} classes" if 0 < classes < num_classes else None
-    return Estimate(value, scored.low, scored.high, n, left_out)
+    left_out = f"mean over {found.classes} of {num_classes} classes" if 0 < found.classes < num_classes else None
+    caution = why_care(name, found.value, found.units, grouped)
+    return Estimate(found.value, scored.low, scored.high, n, left_out, caution)
 
 
-def _from_influence(moved: Influence, slots: NDArray[np.intp], confidence_level: float) -> tuple[float, float]:
-    standard_error = moved.standard_error(slots)
+def _undefined(found: Influence) -> tuple[float, float] | None:
+    return (math.nan, math.nan) if math.isnan(found.value) else None
+
+
+def _of_groups(found: Influence, slots: NDArray[np.intp], confidence_level: float) -> tuple[float, float]:
+    """The interval from influences added up within groups."""
+    if undefined := _undefined(found):
+        return undefined
+    standard_error = found.standard_error(slots)
     # A single unit does not vary, and neither does a perfect score; how many units there are is all that is known.
-    if moved.units < 2 or standard_error < 1e-12:
-        return wilson(moved.value * moved.units, moved.units, confidence_level)
-    return on_logit_scale(moved.value, standard_error, confidence_level)
-
-
-def _from_recalls(
-    probs: NDArray[np.float64], targets: NDArray[np.int64], metric: str, confidence_level: float
-) -> tuple[float, float]:
-    """Wilson's interval of the accuracy, or of the mean of independent recalls."""
-    right = probs.argmax(axis=1) == targets
-    classes = np.zeros_like(targets) if metric == "accuracy" else np.unique(targets, return_inverse=True)[1]
-    trials, hits = np.bincount(classes), np.bincount(classes, weights=right)
-    ends = np.array([wilson(hit, int(n), confidence_level) for hit, n in zip(hits.tolist(), trials, strict=True)])
-    each = hits / trials
-    down, up = (math.hypot(*(each - ends[:, side])) / len(each) for side in (0, 1))
-    value = float(each.mean())
-    return max(0.0, value - down), min(1.0, value + up)
+    if found.units < 2 or standard_error < 1e-12:
+        return wilson(found.value * found.units, found.units, confidence_level)
+    return on_logit_scale(found.value, standard_error, confidence_level)
 
 
 def _gap(
@@ -211,7 +204,3 @@ def _correlation(a: _Scored, b: _Scored, slots: NDArray[np.intp]) -> float:
     )
     norm = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
     return float(ours @ theirs) / norm if norm > 0 else 0.0
-
-
-def _without_slash(text: str) -> str:
-    return text.replace("/", "\N{FRACTION SLASH}")

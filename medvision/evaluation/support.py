@@ -17,6 +17,7 @@ class Support:
     Attributes:
         total: samples in all.
         units: units in all.
+        wrong_units: units with a wrong prediction.
         samples_per_class: by metric, (K,) samples that it rests on.
         units_per_class: by metric, (K,) units that it rests on.
         class_names: K names.
@@ -24,6 +25,7 @@ class Support:
 
     total: int
     units: int
+    wrong_units: int
     samples_per_class: dict[str, NDArray[np.int64]]
     units_per_class: dict[str, NDArray[np.int64]]
     class_names: tuple[str, ...]
@@ -43,6 +45,7 @@ class Support:
         return cls(
             n,
             units,
+            len(np.unique(slots[predictions.preds != predictions.targets])),
             trials | {"auroc": np.full(k, n), "average_precision": np.full(k, n)},
             {
                 "recall": of_class.sum(axis=0),

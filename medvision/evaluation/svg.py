@@ -4,6 +4,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from markupsafe import Markup, escape
 from matplotlib import rc_context
@@ -24,7 +25,7 @@ _VARIABLES = {
     plots.ORANGE: "orange",
     plots.SKY: "sky",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that everybody's drawing is laid out alike
     "font.size": 9,
     "text.color": plots.INK,

@@ -9,12 +9,20 @@ import numpy as np
 
 from medvision.evaluation.curves import Confusion
 from medvision.evaluation.predictions import Predictions
+from medvision.evaluation.subgroups import MIN_CASES
 from medvision.evaluation.verdict import Estimate
 from medvision.evaluation.wording import METRICS, Metric, Shown, count, show
 
 # More classes than this are shown by their extremes, with the whole table folded away.
 MANY_CLASSES = 12
 EXTREMES = 10
+
+FACTS = (
+    *("title", "kind", "written", "command", "config", "seed", "confidence_level", "n_resamples", "data", "quarantine"),
+    *("environment", "seconds", "model", "calibration", "operating_point", "conformal", "cam", "robustness", "probes"),
+    "notes",
+)
+"""What the report and the model card are told of a run; null where it is not known."""
 
 HEADLINE = (
     "accuracy",
@@ -151,24 +159,30 @@ def per_class(predictions: Predictions, estimates: Mapping[str, Estimate], part:
     return [first, everything]
 
 
-def subgroups(predictions: Predictions, estimates: Mapping[str, Estimate], part: str) -> list[tuple[float, Table]]:
+def subgroups(estimates: Mapping[str, Estimate], part: str) -> list[tuple[float, Table]]:
     """A table for each column of the metadata, the widest gap in accuracy first.
 
     Returns:
-        Gap, in [0, 1], and table.
+        Gap between subgroups of enough cases to be compared, in [0, 1], and table.
     """
+    columns: dict[str, dict[str, None]] = {}
+    for name in estimates:
+        if name.startswith(f"{part}/subgroup/"):
+            # Neither column nor value has a slash; see `medvision.evaluation.subgroups`.
+            _, _, column, value, _ = name.split("/", 4)
+            columns.setdefault(column, {})[value] = None
     found = []
-    for number, (column, values) in enumerate(predictions.meta.items()):
+    for number, (column, values) in enumerate(columns.items()):
         table = Table(f"subgroup-{number}", f"By {column}.", (column, "Images", *(METRICS[m].label for m in SUBGROUP)))
-        accuracies = []
-        for value in np.unique(values).tolist():
+        compared = []
+        for value in values:
             names = [f"{part}/subgroup/{column}/{value}/{metric}" for metric in SUBGROUP]
             cells = [_shown(estimates, name, METRICS[metric]) for name, metric in zip(names, SUBGROUP, strict=True)]
-            if cells[0] is not None:
-                table.add(value or "(not given)", [count(cells[0].n), *cells])
-                accuracies += [cells[0].exact] if cells[0].exact is not None else []
-        if table.rows:
-            found.append((max(accuracies, default=0.0) - min(accuracies, default=0.0), table))
+            accuracy = cells[0]
+            table.add(value, [None if accuracy is None else count(accuracy.n), *cells])
+            if accuracy is not None and accuracy.exact is not None and accuracy.n >= MIN_CASES:
+                compared.append(accuracy.exact)
+        found.append((max(compared, default=0.0) - min(compared, default=0.0), table))
     return sorted(found, key=lambda pair: -pair[0])
 
 

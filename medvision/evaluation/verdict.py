@@ -16,7 +16,7 @@ from medvision.evaluation.closed_forms import Intervals, closed_forms
 from medvision.evaluation.confusion import LabelScores, Tally, scores
 from medvision.evaluation.intervals import from_resamples
 from medvision.evaluation.predictions import Predictions
-from medvision.evaluation.probabilities import WORST_LOG_LOSS, ProbabilityScores, Recalibration
+from medvision.evaluation.probabilities import WORST_LOG_LOSS, ProbabilityScores
 from medvision.evaluation.ranking import RankScores
 from medvision.evaluation.resampling import Resampling, bootstrap, of_cells
 from medvision.evaluation.support import Support, why_undefined
@@ -92,7 +92,7 @@ def evaluate(
     else:
         resampled = _of_samples(predictions, resampling, of_ranks, of_probs, n_resamples, seed)
         exact = closed_forms(predictions, confidence_level)
-    verdict = _Verdict(predictions, resampling, of_probs.recalibration, confidence_level)
+    verdict = _Verdict(predictions, resampling, of_probs, confidence_level)
     return {name: verdict.on(name, values, exact, resampled) for name in names}
 
 
@@ -107,7 +107,7 @@ def evaluate_calibration(
     resampled = bootstrap(
         scores, resampling.draw, resampling.units, n_resamples, generator("bootstrap calibration", seed)
     )
-    verdict = _Verdict(predictions, resampling, scores.recalibration, confidence_level)
+    verdict = _Verdict(predictions, resampling, scores, confidence_level)
     return {name: verdict.on(name, values, {}, resampled) for name in _CALIBRATION}
 
 
@@ -118,13 +118,13 @@ class _Verdict:
         self,
         predictions: Predictions,
         resampling: Resampling,
-        recalibration: Recalibration,
+        scores: ProbabilityScores,
         confidence_level: float,
     ) -> None:
         self._support = Support.of(predictions, resampling.slots)
         self._class_names = predictions.class_names
         self._grouped = resampling.grouped
-        self._recalibration = recalibration
+        self._scores = scores
         self._confidence_level = confidence_level
 
     def on(self, name: str, values: Values, exact: Intervals, resampled: Values) -> Estimate:
@@ -138,10 +138,19 @@ class _Verdict:
         if name in exact:
             low, high = exact[name]
         else:
-            bounds = self._bounds(name)
-            low, high = from_resamples(value, resampled[name], support.trials(name), self._confidence_level, bounds)
-        caution = why_care(name, value, support.fewest_units(name), self._grouped)
+            low, high = self._from_resamples(name, value, resampled[name])
+        groups = support.units if self._grouped else None
+        caution = why_care(name, value, support.fewest_units(name), support.wrong_units, groups)
         return Estimate(value, low, high, n, self._left_out(name, values), caution)
+
+    def _from_resamples(self, name: str, value: float, resampled: NDArray[np.float64]) -> tuple[float, float]:
+        units, level = self._support.trials(name), self._confidence_level
+        if name == "ece" and resampled.std() > 0:
+            # Noise adds to it, so that it may be far lower than it looks: down to 0, for a model that is calibrated.
+            unbiased = self._scores.ece_without_bias()
+            half = from_resamples(0.0, resampled, units, level, (-np.inf, np.inf))[1]
+            return max(0.0, unbiased - half), min(1.0, value + half)
+        return from_resamples(value, resampled, units, level, self._bounds(name))
 
     def _bounds(self, name: str) -> tuple[float, float]:
         if name in _UNBOUNDED:
@@ -154,9 +163,9 @@ class _Verdict:
 
     def _why_undefined(self, name: str) -> str | None:
         if name == "calibration_slope":
-            return self._recalibration.slope_reason
+            return self._scores.recalibration.slope_reason
         if name == "calibration_intercept":
-            return self._recalibration.intercept_reason
+            return self._scores.recalibration.intercept_reason
         return why_undefined(name, self._support)
 
     def _left_out(self, name: str, values: Values) -> str | None:

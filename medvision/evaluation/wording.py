@@ -24,7 +24,7 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "accuracy": Metric("Accuracy", "Share of images whose class was named.", percent=True),
+    "accuracy": Metric("Accuracy", "Share of images that were answered rightly.", percent=True),
     "balanced_accuracy": Metric(
         "Balanced accuracy", "Mean sensitivity of the classes, each counting the same.", percent=True
     ),
@@ -112,16 +112,18 @@ def show(name: str, estimate: Estimate, metric: Metric) -> Shown:
 
 
 def number(value: float, percent: bool = False) -> str:
-    """One decimal of a percentage or three of a plain number, and more where they would hide the distance from 1 or 0.
+    """One decimal of a percentage or three of a plain number; one more, or a bound, where they would say 0 or 1.
 
-    >>> number(0.4213, percent=True), number(0.99996, percent=True), number(-0.12)
-    ('42.1', '99.996', '−0.120')
+    >>> number(0.4213, percent=True), number(0.9996, percent=True), number(0.999996), number(-0.12)
+    ('42.1', '99.96', '>0.9999', '−0.120')
     """
     scaled, digits = (100 * value, 1) if percent else (value, 3)
     top = 100.0 if percent else 1.0
-    while 0 < scaled < top and round(scaled, digits) in (0, top) and digits < 6:
-        digits += 1
-    return f"{scaled:.{digits}f}".replace("-", "−")
+    for places in (digits, digits + 1):
+        if not 0 < scaled < top or 0 < round(scaled, places) < top:
+            return f"{scaled:.{places}f}".replace("-", "−")
+    least = 10.0 ** -(digits + 1)
+    return f"<{least:.{digits + 1}f}" if scaled < top / 2 else f">{top - least:.{digits + 1}f}"
 
 
 def count(value: float) -> str:
@@ -141,6 +143,17 @@ def plural(value: int, noun: str) -> str:
     """
     ending = "" if value == 1 else "es" if noun.endswith("s") else "s"
     return f"{count(value)} {noun}{ending}"
+
+
+def dimensions(value: Any) -> str:
+    """A size, or whatever else is a value or a list of them.
+
+    >>> dimensions([28, 28]), dimensions(224), dimensions(None)
+    ('28 × 28', '224', 'an unknown number of')
+    """
+    if value is None:
+        return "an unknown number of"
+    return " × ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def with_interval(estimate: Estimate | None, metric: Metric, level: str) -> str:

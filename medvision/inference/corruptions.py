@@ -16,7 +16,7 @@ from medvision.randomness import generator
 # By kind, what strengths 1 to 5 are.
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "noise": (5, 10, 20, 40, 80),  # standard deviation, in grey values
-    "blur": (1, 1.5, 2, 3, 4),  # standard deviation, in percent of the shorter side
+    "blur": (0.75, 1, 1.5, 2, 3),  # standard deviation, in percent of the shorter side
     "contrast": (0.8, 0.6, 0.4, 0.2, 0.1),  # factor on the distance from the image's mean
     "jpeg": (75, 50, 25, 10, 5),  # quality as libjpeg counts it
     "rotation": (5, 10, 15, 20, 30),  # degrees, clockwise or not
@@ -65,8 +65,11 @@ def corrupt(images: NDArray[np.uint8], kind: str, strength: int, seed: int) -> N
 
 
 def add_noise(images: NDArray[np.uint8], sigma: float, seed: int) -> NDArray[np.uint8]:
-    """Add Gaussian noise of standard deviation `sigma` in grey values to every pixel and channel on its own."""
+    """Add Gaussian noise of standard deviation `sigma` in grey values to every pixel, and every channel of colours."""
     noisy = generator("noise", seed).standard_normal(images.shape, dtype=np.float32)
+    # A grey scan stays grey in an RGB file too: its noise arose before it was copied to three channels.
+    is_grey = (images == images[:, :1]).all(axis=(1, 2, 3))
+    noisy[is_grey] = noisy[is_grey, :1]
     noisy *= sigma
     noisy += images
     np.rint(noisy, out=noisy)

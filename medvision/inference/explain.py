@@ -138,12 +138,12 @@ def activation_maps(predictor: Predicts, images: NDArray[np.uint8], classes: Arr
         raise ModelError(f"There are no class activation maps for this model: {found}.")
     network, layer = found
     n, _, height, width = images.shape
-    targets = torch.as_tensor(np.asarray(classes, np.int64), device=network.mean.device)
     maps = np.empty((n, height, width), np.float32)
     grad_cam = LayerGradCam(network, layer)
     step = max(1, min(256, _PIXELS_PER_BATCH // (height * width)))
     # What is computed in inference mode can never be differentiated, and the caller may be in it.
     with torch.inference_mode(False):
+        targets = torch.as_tensor(np.array(classes, np.int64), device=network.mean.device)
         for start in range(0, n, step):
             batch = torch.from_numpy(np.array(images[start : start + step])).to(network.mean.device)
             coarse = grad_cam.attribute(batch, targets[start : start + step], relu_attributions=True)

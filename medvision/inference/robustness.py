@@ -36,7 +36,7 @@ def robustness(
         predictions: of the same N images as they are; targets and groups are taken from it.
         confidence_level: in (0, 1).
         n_resamples: bootstrap resamples where there are groups; Wilson's interval where every image stands alone.
-        max_images: more than these are sampled, see `sample`; by default 2,000, or fewer that hold 5 million pixels in
+        max_images: more than these are sampled, see `sample`; by default 1,000, or fewer that hold 5 million pixels in
             all (100 of 224 x 224), because each is predicted 25 times.
         seed: of the sample, the noise and the resamples.
         progress: called with the number of images predicted so far and the number in all.
@@ -45,7 +45,7 @@ def robustness(
         `<kind>/<strength>/accuracy`, each with the n it rests on.
     """
     height, width = images.shape[2:]
-    rows = sample(predictions.targets, max_images or min(2000, max(100, 5_000_000 // (height * width))), seed)
+    rows = sample(predictions.targets, max_images or min(1000, max(100, 5_000_000 // (height * width))), seed)
     settings = [(kind, strength) for kind, amounts in STRENGTHS.items() for strength in range(1, len(amounts) + 1)]
     right = np.empty((len(settings), len(rows)), bool)
     step = max(1, min(_LARGEST_CHUNK, _PIXELS_PER_CHUNK // (height * width)))

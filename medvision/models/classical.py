@@ -112,6 +112,7 @@ def decision_tree(
     *,
     features: Features,
     pca: int | None = None,
+    criterion: Literal["gini", "entropy"] = "gini",
     max_depth: int | None = None,
     min_samples_leaf: int = 1,
     class_weights: ClassWeights = "none",
@@ -124,6 +125,7 @@ def decision_tree(
         image_size: height and width in pixels.
         features: what is seen of an image.
         pca: as of `svm`.
+        criterion: what a question should lower most: the Gini impurity or the entropy of the classes.
         max_depth: questions in a row at the most; None asks until a leaf has one class.
         min_samples_leaf: training images that a leaf keeps at least.
         class_weights: as of `svm`.
@@ -131,7 +133,10 @@ def decision_tree(
     from sklearn.tree import DecisionTreeClassifier
 
     tree = DecisionTreeClassifier(
-        max_depth=max_depth, min_samples_leaf=min_samples_leaf, class_weight=_weights(class_weights)
+        criterion=criterion,
+        max_depth=max_depth,
+        min_samples_leaf=min_samples_leaf,
+        class_weight=_weights(class_weights),
     )
     return Classical(features, _piped(tree, pca), num_classes)
 

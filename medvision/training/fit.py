@@ -140,8 +140,9 @@ def _folds(n_folds: int, train: SplitArrays) -> list[tuple[NDArray[np.intp], NDA
             f"model.calibration_folds={n_folds} needs as many {'groups' if grouped else 'images'} of each class in "
             f"train, the rarest has {min(found)}.\nChoose fewer folds, or a model without them such as random_forest."
         )
+    # Not shuffled: neighbours in a folder, which are often of one patient that nobody named, mostly stay together.
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(n_folds)
-    folds = list(splitter.split(np.zeros(len(units)), train.targets, units))
+    folds = list(splitter.split(np.zeros(len(units)), train.targets, units if grouped else None))
     if any(len(np.unique(train.targets[fitted])) < len(found) for fitted, _ in folds):
         raise ModelError(
             f"The groups overlap so that {n_folds} folds of the training images cannot all have every class.\n"

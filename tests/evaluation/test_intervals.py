@@ -1,12 +1,17 @@
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn import metrics as sk
 
-from medvision.evaluation import intervals
-from medvision.evaluation.intervals import Resampling, bootstrap, delong, from_resamples, wilson, wilson_f1
-from medvision.evaluation.metrics import Scorer
-from medvision.randomness import generator
+from medvision.evaluation import metrics
+from medvision.evaluation.intervals import (
+    delong,
+    delong_macro,
+    from_resamples,
+    macro_specificity,
+    mean_of_wilsons,
+    wilson,
+    wilson_f1,
+)
 
 
 @pytest.mark.parametrize("confidence_level", [0.9, 0.95, 0.99])
@@ -33,9 +38,9 @@ def test_wilson_for_f1_solves_the_score_equation():
 
 
 def delong_by_pairs(ours, theirs):
-    """AUROC and its variance from the m x n matrix of comparisons, as in the paper."""
+    """AUROC and the two parts of its variance from the m x n matrix of comparisons, as in the paper."""
     wins = np.sign(ours[:, None] - theirs[None, :]) / 2 + 0.5
-    return wins.mean(), wins.mean(axis=1).var(ddof=1) / len(ours) + wins.mean(axis=0).var(ddof=1) / len(theirs)
+    return wins.mean(), wins.mean(axis=1).var(ddof=1) / len(ours), wins.mean(axis=0).var(ddof=1) / len(theirs)
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 8])
@@ -43,8 +48,9 @@ def test_delong_is_the_papers_on_the_logit_scale(decimals):
     rng = np.random.default_rng(0)
     scores, positive = rng.normal(size=90).round(decimals), np.arange(90) < 30
     scores[:30] += 1
-    auroc, variance = delong_by_pairs(scores[:30], scores[30:])
-    half = stats.norm.ppf(0.95) * np.sqrt(variance) / (auroc * (1 - auroc))
+    auroc, *parts = delong_by_pairs(scores[:30], scores[30:])
+    degrees_of_freedom = sum(parts) ** 2 / (parts[0] ** 2 / 29 + parts[1] ** 2 / 59)
+    half = stats.t.ppf(0.95, degrees_of_freedom) * np.sqrt(sum(parts)) / (auroc * (1 - auroc))
     odds = np.log(auroc / (1 - auroc)) + np.array([-half, half])
 
     assert delong(scores, positive, 0.9) == pytest.approx(tuple(1 / (1 + np.exp(-odds))), abs=1e-12)
@@ -63,67 +69,68 @@ def test_delong_with_a_single_positive_is_wide():
     assert low < 0.3 < 0.8 < 0.97 < high
 
 
-def test_independent_samples_are_drawn_alone(make_predictions):
-    resampling = Resampling.of(make_predictions(60))
+@pytest.mark.parametrize("decimals", [0, 8])
+def test_the_macro_area_of_two_classes_is_that_of_each(make_predictions, decimals):
+    predictions = make_predictions(120, 2, decimals=decimals)
+    probs, targets = predictions.probs.round(12), predictions.targets
 
-    counts = resampling.draw(np.random.default_rng(0), 4_000)
+    expected = delong(probs[:, 1], targets == 1, 0.95)
 
-    assert not resampling.grouped
-    assert (counts.sum(axis=1) == 60).all()
-    # Counts are multinomial: mean 1, variance 1 - 1/60, covariance -1/60.
-    np.testing.assert_allclose(np.cov(counts.T), np.eye(60) - 1 / 60, atol=0.12)
-
-
-def test_groups_are_drawn_whole_and_samples_without_a_group_alone(make_predictions):
-    groups = np.array(["p1", "p1", "", "p2", "p2", "p2", "", "p3"])
-    predictions = make_predictions(groups=groups, targets=[0, 1, 0, 1, 0, 1, 0, 1], k=2)
-
-    resampling = Resampling.of(predictions)
-    counts = resampling.draw(np.random.default_rng(0), 4_000)
-
-    assert resampling.grouped
-    assert (counts[:, 0] == counts[:, 1]).all()
-    assert (counts[:, 3] == counts[:, 4]).all()
-    assert (counts[:, 2] != counts[:, 6]).any()
-    assert (counts[:, [0, 2, 3, 6, 7]].sum(axis=1) == 5).all()
-    np.testing.assert_allclose(counts.mean(axis=0), 1, atol=0.06)
+    assert delong_macro(probs, targets, 0.95) == pytest.approx(expected, abs=1e-10)
 
 
-def test_groups_of_one_are_independent_samples(make_predictions):
-    assert not Resampling.of(make_predictions(groups=np.arange(200))).grouped
+def test_the_macro_area_varies_as_its_resamples_do(make_predictions):
+    predictions = make_predictions(600, 4, decimals=1)
+    rng = np.random.default_rng(0)
+
+    low, high = delong_macro(predictions.probs, predictions.targets, 0.95)
+
+    areas = []
+    for _ in range(400):
+        rows = rng.integers(600, size=600)
+        areas.append(metrics.auroc(predictions.probs[rows], predictions.targets[rows]).mean())
+    assert (high - low) / (2 * stats.norm.ppf(0.975)) == pytest.approx(np.std(areas), rel=0.1)
 
 
-@pytest.mark.parametrize("groups", [None, np.arange(120) // 4])
-def test_the_bootstrap_is_scikit_learn_on_the_same_resampled_indices(make_predictions, groups):
-    predictions = make_predictions(120, 3, decimals=1, groups=groups)
-    resampling = Resampling.of(predictions)
-    targets, preds, probs = predictions.targets, predictions.preds, predictions.probs
+@pytest.mark.parametrize("targets", [np.arange(60) % 3, np.r_[np.zeros(30, int), np.ones(29, int), 2]])
+def test_a_perfect_macro_area_or_a_class_of_one_is_as_sure_as_its_smallest_class(targets):
+    probs = np.eye(3)[targets]
 
-    found = bootstrap(Scorer(predictions), resampling, 30, seed=5)
-
-    expected = []
-    for counts in resampling.draw(generator("bootstrap", 5), 30):
-        rows = np.repeat(np.arange(120), counts)
-        expected.append(
-            [
-                sk.accuracy_score(targets[rows], preds[rows]),
-                sk.f1_score(targets[rows], preds[rows], average="macro"),
-                np.mean([sk.roc_auc_score(targets[rows] == c, probs[rows, c]) for c in range(3)]),
-            ]
-        )
-    found = np.stack([found["accuracy"], found["macro/f1"], found["macro/auroc"]], axis=1)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    assert delong_macro(probs, targets, 0.95) == wilson(min(np.bincount(targets)), min(np.bincount(targets)), 0.95)
 
 
-def test_the_bootstrap_does_not_depend_on_how_much_fits_in_memory(make_predictions, monkeypatch):
-    predictions = make_predictions(50)
-    scorer, resampling = Scorer(predictions), Resampling.of(predictions)
-    at_once = bootstrap(scorer, resampling, 20, seed=0)
+def test_the_mean_of_one_proportion_is_wilsons():
+    found = mean_of_wilsons(np.array([30, 0]), np.array([40, 0]), 0.9)
 
-    monkeypatch.setattr(intervals, "_CHUNK", 150)
+    assert found == pytest.approx(wilson(30, 40, 0.9), abs=1e-12)
 
-    for name, values in bootstrap(scorer, resampling, 20, seed=0).items():
-        np.testing.assert_array_equal(values, at_once[name])
+
+def test_the_mean_of_proportions_adds_up_squares():
+    ends = np.array([wilson(30, 40, 0.9), wilson(9, 10, 0.9)])
+
+    low, high = mean_of_wilsons(np.array([30, 9]), np.array([40, 10]), 0.9)
+
+    assert low == pytest.approx(0.825 - np.hypot(0.75 - ends[0, 0], 0.9 - ends[1, 0]) / 2, abs=1e-12)
+    assert high == pytest.approx(0.825 + np.hypot(ends[0, 1] - 0.75, ends[1, 1] - 0.9) / 2, abs=1e-12)
+
+
+def test_the_macro_specificity_of_two_classes_is_their_balanced_accuracy():
+    matrix = np.array([[50, 7], [3, 20]])
+
+    expected = mean_of_wilsons(np.diag(matrix), matrix.sum(axis=1), 0.95)
+
+    assert macro_specificity(matrix, 0.95) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("matrix", [[[50, 7, 1], [3, 20, 0], [2, 2, 2]], [[9, 0, 1], [0, 5, 0], [0, 0, 0]]])
+def test_the_macro_specificity_lies_inside(matrix):
+    matrix = np.array(matrix)
+    others = matrix.sum() - matrix.sum(axis=1)
+    value = 1 - np.mean((matrix.sum(axis=0) - np.diag(matrix)) / others)
+
+    low, high = macro_specificity(matrix, 0.95)
+
+    assert 0 <= low < value < high <= 1
 
 
 def test_the_spread_of_defined_resamples_is_the_standard_error():
@@ -131,7 +138,8 @@ def test_the_spread_of_defined_resamples_is_the_standard_error():
 
     low, high = from_resamples(0.8, resampled, 10, 0.95)
 
-    half = stats.norm.ppf(0.975) * 0.1 / (0.8 * 0.2)
+    # Of ten units, whose resamples vary too little by a tenth.
+    half = stats.t.ppf(0.975, 9) * 0.1 * np.sqrt(10 / 9) / (0.8 * 0.2)
     np.testing.assert_allclose([low, high], stats.logistic.cdf(np.log(4) + np.array([-half, half])), atol=1e-12)
 
 
@@ -140,11 +148,17 @@ def test_resamples_that_do_not_vary_fall_back_on_the_number_of_units(resampled):
     assert from_resamples(1.0, np.array(resampled), 12, 0.95) == wilson(12, 12, 0.95)
 
 
-def test_the_bootstraps_standard_error_is_scipys(make_predictions):
-    predictions = make_predictions(120, 3)
-    right = predictions.preds == predictions.targets
+def test_without_bounds_the_interval_is_symmetric():
+    low, high = from_resamples(1.0, np.array([0.7, 0.8, 0.9]), 4, 0.95, (-np.inf, np.inf))
 
-    found = bootstrap(Scorer(predictions), Resampling.of(predictions), 4_000, seed=0)["accuracy"].std(ddof=1)
+    half = stats.t.ppf(0.975, 3) * 0.1 * np.sqrt(4 / 3)
+    assert (low, high) == pytest.approx((1 - half, 1 + half), abs=1e-12)
 
-    expected = stats.bootstrap((right,), np.mean, n_resamples=4_000, rng=np.random.default_rng(0)).standard_error
-    assert found == pytest.approx(expected, rel=0.05)
+
+def test_other_bounds_only_move_and_stretch():
+    resampled = np.array([0.7, 0.8, 0.9])
+
+    expected = [2 * end - 1 for end in from_resamples(0.8, resampled, 10, 0.95)]
+
+    assert from_resamples(0.6, 2 * resampled - 1, 10, 0.95, (-1, 1)) == pytest.approx(expected, abs=1e-12)
+    assert from_resamples(1.0, np.ones(3), 10, 0.95, (-1, 1)) == (2 * wilson(10, 10, 0.95)[0] - 1, 1)

@@ -1,104 +1,209 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
+from scipy.special import expit, logit
 from sklearn import metrics as sk
 
-from medvision.evaluation.metrics import Ranking, Scorer, macro
+from medvision.evaluation import metrics
+from medvision.evaluation.probabilities import Confidences, Recalibration, brier_scores, log_losses
 
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
-def once(predictions):
-    """The metrics of the samples as they are, as plain numbers."""
-    counts = np.ones((1, len(predictions.ids)), dtype=np.int32)
-    return {name: float(value[0]) for name, value in Scorer(predictions)(counts).items()}
+@st.composite
+def probs_and_targets(draw, fewest=2):
+    """Few distinct values, so that ties abound; few samples, so that classes are absent or never predicted."""
+    k, n = draw(st.integers(fewest, fewest + 2)), draw(st.integers(1, 25))
+    weights = np.array(draw(st.lists(st.lists(st.integers(0, 3), min_size=k, max_size=k), min_size=n, max_size=n)))
+    weights = weights + (weights.sum(axis=1, keepdims=True) == 0)
+    targets = np.array(draw(st.lists(st.integers(0, k - 1), min_size=n, max_size=n)))
+    return weights / weights.sum(axis=1, keepdims=True), targets
 
 
-def by_scikit_learn(targets, probs, class_names, weights=None):
-    """The same metrics from scikit-learn; every class must be present and predicted."""
-    labels, preds = range(len(class_names)), probs.argmax(axis=1)
-    per_class = {
-        "precision": sk.precision_score(targets, preds, labels=labels, average=None, sample_weight=weights),
-        "recall": sk.recall_score(targets, preds, labels=labels, average=None, sample_weight=weights),
-        "f1": sk.f1_score(targets, preds, labels=labels, average=None, sample_weight=weights),
-        "auroc": [sk.roc_auc_score(targets == c, probs[:, c], sample_weight=weights) for c in labels],
-    }
-    return (
-        {"accuracy": sk.accuracy_score(targets, preds, sample_weight=weights)}
-        | {f"macro/{metric}": np.mean(values) for metric, values in per_class.items()}
-        | {f"{metric}/{name}": values[c] for metric, values in per_class.items() for c, name in enumerate(class_names)}
+@settings(deadline=None, max_examples=50)
+@given(probs_and_targets())
+def test_metrics_of_labels_are_scikit_learns(case):
+    probs, targets = case
+    k, preds = probs.shape[1], probs.argmax(axis=1)
+    matrix = sk.confusion_matrix(targets, preds, labels=range(k))
+    actual, predicted = matrix.sum(axis=1) > 0, matrix.sum(axis=0) > 0
+
+    def by_class(score, defined):
+        values = score(targets, preds, labels=range(k), average=None, zero_division=0)
+        return np.where(defined, values, np.nan)
+
+    np.testing.assert_allclose(metrics.accuracy(probs, targets), sk.accuracy_score(targets, preds), **EXACT)
+    np.testing.assert_allclose(metrics.recall(probs, targets), by_class(sk.recall_score, actual), **EXACT)
+    np.testing.assert_allclose(metrics.precision(probs, targets), by_class(sk.precision_score, predicted), **EXACT)
+    np.testing.assert_allclose(metrics.f1(probs, targets), by_class(sk.f1_score, actual), **EXACT)
+    expected = by_class(sk.recall_score, actual)[actual].mean()
+    np.testing.assert_allclose(metrics.balanced_accuracy(probs, targets), expected, **EXACT)
+    for c in range(k):
+        others, others_predicted = targets != c, preds != c
+        specificity = sk.recall_score(others, others_predicted, zero_division=0) if others.any() else np.nan
+        npv = sk.precision_score(others, others_predicted, zero_division=0) if others_predicted.any() else np.nan
+        np.testing.assert_allclose(metrics.specificity(probs, targets)[c], specificity, **EXACT)
+        np.testing.assert_allclose(metrics.npv(probs, targets)[c], npv, **EXACT)
+    varied = actual.sum() > 1 and predicted.sum() > 1
+    mcc = sk.matthews_corrcoef(targets, preds) if varied else np.nan
+    np.testing.assert_allclose(metrics.mcc(probs, targets), mcc, **EXACT)
+    if (actual | predicted).sum() > 1:
+        for found, weights in ((metrics.kappa, None), (metrics.kappa_quadratic, "quadratic")):
+            expected = sk.cohen_kappa_score(targets, preds, labels=range(k), weights=weights)
+            np.testing.assert_allclose(found(probs, targets), expected, **EXACT)
+    else:
+        assert np.isnan([metrics.kappa(probs, targets), metrics.kappa_quadratic(probs, targets)]).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(probs_and_targets())
+def test_metrics_of_ranks_are_scikit_learns(case):
+    probs, targets = case
+    for c in range(probs.shape[1]):
+        positive = targets == c
+        both = positive.any() and not positive.all()
+        auroc = sk.roc_auc_score(positive, probs[:, c]) if both else np.nan
+        average_precision = sk.average_precision_score(positive, probs[:, c]) if both else np.nan
+        np.testing.assert_allclose(metrics.auroc(probs, targets)[c], auroc, **EXACT)
+        np.testing.assert_allclose(metrics.average_precision(probs, targets)[c], average_precision, **EXACT)
+
+
+@settings(deadline=None)
+@given(probs_and_targets())
+def test_proper_scores_are_scikit_learns(case):
+    probs, targets = case
+    labels = range(probs.shape[1])
+
+    np.testing.assert_allclose(metrics.log_loss(probs, targets), sk.log_loss(targets, probs, labels=labels), **EXACT)
+    stated = probs[:, 1] if probs.shape[1] == 2 else probs
+    np.testing.assert_allclose(
+        metrics.brier(probs, targets), sk.brier_score_loss(targets, stated, labels=list(labels)), **EXACT
     )
 
 
-@pytest.mark.parametrize("k", [2, 3, 10])
-@pytest.mark.parametrize("decimals", [None, 0])
-def test_equal_to_scikit_learn(make_predictions, k, decimals):
-    predictions = make_predictions(300, k, decimals=decimals)
+@settings(deadline=None)
+@given(probs_and_targets(fewest=3), st.integers(1, 4))
+def test_top_k_is_scikit_learns_where_equal_classes_come_last_first(case, k):
+    """Of equal classes scikit-learn takes the last one; ours takes the first, as the prediction does."""
+    probs, targets = case
+    num_classes = probs.shape[1]
 
-    expected = by_scikit_learn(predictions.targets, predictions.probs, predictions.class_names)
+    expected = (
+        sk.top_k_accuracy_score(num_classes - 1 - targets, probs[:, ::-1], k=k, labels=range(num_classes))
+        if (k < num_classes)
+        else 1.0
+    )
 
-    found = once(predictions)
-    assert found.keys() == expected.keys()
-    np.testing.assert_allclose([found[name] for name in expected], list(expected.values()), **EXACT)
-
-
-def test_each_resample_is_scored_as_scikit_learn_scores_weighted_samples(make_predictions):
-    predictions = make_predictions(150, 3, decimals=0)
-    counts = np.random.default_rng(1).poisson(1, size=(20, 150)).astype(np.int32)
-
-    found = Scorer(predictions)(counts)
-
-    for row, weights in enumerate(counts):
-        expected = by_scikit_learn(predictions.targets, predictions.probs, predictions.class_names, weights)
-        np.testing.assert_allclose([found[name][row] for name in expected], list(expected.values()), **EXACT)
+    np.testing.assert_allclose(metrics.top_k_accuracy(probs, targets, k), expected, **EXACT)
+    assert metrics.top_k_accuracy(probs, targets, 1) == metrics.accuracy(probs, targets)
 
 
-def test_a_class_without_samples_is_undefined_and_left_out_of_the_mean(make_predictions):
-    predictions = make_predictions(200, 4, targets=np.arange(200) % 3)
+@pytest.mark.parametrize("k", [2, 3])
+def test_a_certain_mistake_costs_as_much_as_in_scikit_learn(k):
+    probs, targets = np.eye(k)[[0, 1, 0]], np.array([0, 1, 1])
 
-    found = once(predictions)
-
-    assert (predictions.preds == 3).any()
-    assert all(np.isnan(found[f"{metric}/class 3"]) for metric in ("recall", "f1", "auroc"))
-    assert found["precision/class 3"] == 0
-    assert found["macro/recall"] == pytest.approx(np.mean([found[f"recall/class {c}"] for c in range(3)]), abs=1e-12)
+    assert metrics.log_loss(probs, targets) == pytest.approx(sk.log_loss(targets, probs, labels=range(k)), abs=1e-12)
+    assert log_losses(probs, targets)[:2].tolist() == [0, 0]
+    assert brier_scores(probs, targets).tolist() == [0, 0, 1 if k == 2 else 2]
 
 
-def test_a_class_that_is_never_predicted_has_no_precision_but_an_f1_of_zero(make_predictions):
-    predictions = make_predictions(50, 2, spread=0, targets=np.arange(50) % 2)
-    predictions.probs[:] = np.linspace([0.6, 0.4], [0.9, 0.1], 50)
+@settings(deadline=None)
+@given(probs_and_targets(), st.integers(1, 15))
+def test_calibration_error_is_the_sum_over_its_bins(case, n_bins):
+    probs, targets = case
+    confidence, right = probs.max(axis=1), probs.argmax(axis=1) == targets
 
-    found = once(predictions)
+    expected = 0.0
+    for b in range(n_bins):
+        # Edges by the same product of whole numbers as the bins, so that a confidence on an edge goes one way.
+        inside = (np.ceil(confidence * n_bins) == b + 1) | ((b == 0) & (confidence == 0))
+        if inside.any():
+            expected += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
 
-    assert np.isnan(found["precision/class 1"])
-    assert found["f1/class 1"] == 0
-    assert found["macro/precision"] == found["precision/class 0"] == 0.5
-
-
-def test_one_class_alone_has_no_auroc(make_predictions):
-    found = once(make_predictions(20, 2, targets=np.zeros(20, int)))
-
-    assert np.isnan([found["auroc/class 0"], found["auroc/class 1"], found["macro/auroc"]]).all()
-    assert found["macro/recall"] == found["recall/class 0"]
-
-
-def test_macro_of_nothing_is_undefined():
-    np.testing.assert_array_equal(macro(np.array([[1.0, np.nan, 0.5], [np.nan] * 3])), [0.75, np.nan])
+    assert metrics.expected_calibration_error(probs, targets, n_bins) == pytest.approx(expected, abs=1e-12)
+    assert Confidences.of(probs, targets, n_bins).bins.max() < n_bins
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=1, max_size=30))
-def test_auroc_is_the_share_of_pairs_in_order(samples):
-    scores, positive, counts = (np.array(column) for column in zip(*samples, strict=True))
-    ours, theirs = np.repeat(scores, counts * positive), np.repeat(scores, counts * ~positive)
-    wins = np.sign(ours[:, None] - theirs[None, :]) / 2 + 0.5
-
-    found = Ranking.of(scores.astype(float), positive).auroc(counts[None].astype(np.int32))
-
-    np.testing.assert_allclose(found, [wins.mean() if wins.size else np.nan], **EXACT)
+def event_of(probs, targets):
+    if probs.shape[1] == 2:
+        return logit(probs[:, 1]), targets == 1
+    return logit(probs.max(axis=1)), probs.argmax(axis=1) == targets
 
 
-def test_a_perfect_ranking_is_exactly_one(make_predictions):
-    found = once(make_predictions(999, 3, spread=50))
+@pytest.mark.parametrize("k", [2, 4])
+def test_slope_and_intercept_maximise_the_likelihood(make_predictions, k):
+    predictions = make_predictions(300, k)
+    logits, event = event_of(predictions.probs, predictions.targets)
 
-    assert found["macro/auroc"] == found["accuracy"] == found["macro/f1"] == 1.0
+    def cost(intercept, slope):
+        return np.logaddexp(0, -np.where(event, 1, -1) * (intercept + slope * logits)).sum()
+
+    both = optimize.minimize(lambda b: cost(*b), [0, 1], tol=1e-12)
+    alone = optimize.minimize_scalar(lambda a: cost(a, 1), tol=1e-12)
+    assert metrics.calibration_slope(predictions.probs, predictions.targets) == pytest.approx(both.x[1], abs=1e-4)
+    assert metrics.calibration_intercept(predictions.probs, predictions.targets) == pytest.approx(alone.x, abs=1e-6)
+
+
+def test_what_was_made_too_extreme_has_the_slope_that_mends_it():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=200_000)
+    targets = (rng.random(len(true)) < expit(true)).astype(int)
+    stated = expit(2 * true)
+
+    assert metrics.calibration_slope(np.stack([1 - stated, stated], 1), targets) == pytest.approx(0.5, abs=0.01)
+    stated = expit(true + 0.7)
+    assert metrics.calibration_intercept(np.stack([1 - stated, stated], 1), targets) == pytest.approx(-0.7, abs=0.02)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_the_influence_of_a_sample_is_what_counting_it_twice_does(make_predictions, k):
+    predictions = make_predictions(400, k)
+    whole = Recalibration.of(predictions.probs, predictions.targets)
+
+    for row in (0, 17, 300):
+        rows = np.r_[np.arange(400), row]
+        more = Recalibration.of(predictions.probs[rows], predictions.targets[rows])
+        assert more.slope - whole.slope == pytest.approx(whole.slope_influence[row], rel=0.1, abs=1e-4)
+        assert more.intercept - whole.intercept == pytest.approx(whole.intercept_influence[row], rel=0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stated", "targets", "why"),
+    [
+        ([0.2, 0.7, 0.9], [1, 1, 1], "only one class is present"),
+        ([0.5, 0.5, 0.5], [0, 1, 1], "all probabilities are equal"),
+        ([0.2, 0.4, 0.9], [0, 0, 1], "separate"),
+        ([0.2, 0.4, 0.4], [0, 0, 1], "separate"),
+        ([0.9, 0.4, 0.3], [0, 1, 1], "separate"),
+    ],
+)
+def test_a_slope_that_does_not_exist_is_undefined(stated, targets, why):
+    stated = np.array(stated)
+
+    found = Recalibration.of(np.stack([1 - stated, stated], axis=1), np.array(targets))
+
+    assert np.isnan(found.slope)
+    assert why in found.slope_reason
+    assert np.isnan(found.intercept) == (found.intercept_reason is not None) == all(targets)
+
+
+def test_with_more_classes_calibration_needs_a_wrong_prediction():
+    found = Recalibration.of(np.full((3, 3), 0.1) + 0.7 * np.eye(3), np.arange(3))
+
+    assert found.slope_reason == found.intercept_reason == "every prediction is right"
+
+
+@settings(deadline=None, max_examples=100)
+@given(probs_and_targets())
+def test_calibration_of_anything_is_finite_or_undefined(case):
+    found = Recalibration.of(*case)
+
+    assert np.isfinite(found.slope) == (found.slope_reason is None)
+    assert np.isfinite(found.intercept) == (found.intercept_reason is None)
+    assert np.isfinite(found.slope_influence).all()
+
+
+def test_a_class_without_samples_is_left_out_of_the_mean():
+    np.testing.assert_array_equal(metrics.macro(np.array([[1.0, np.nan, 0.5], [np.nan] * 3])), [0.75, np.nan])

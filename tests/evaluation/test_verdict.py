@@ -6,18 +6,39 @@ import pytest
 from scipy import stats
 
 from medvision.errors import ConfigError
-from medvision.evaluation import Estimate, Predictions, evaluate
+from medvision.evaluation import Estimate, Predictions, evaluate, evaluate_calibration, metrics
 from medvision.evaluation.intervals import delong, wilson, wilson_f1
 
 
 def test_names_come_headline_first(make_predictions):
-    estimates = evaluate(make_predictions(40, 2), n_resamples=5)
+    estimates = evaluate(make_predictions(40, 4), n_resamples=5)
 
+    per_class = ["recall", "specificity", "precision", "npv", "f1", "auroc", "average_precision"]
     assert list(estimates) == [
-        *("accuracy", "macro/recall", "macro/precision", "macro/f1", "macro/auroc"),
-        *("recall/class 0", "recall/class 1", "precision/class 0", "precision/class 1"),
-        *("f1/class 0", "f1/class 1", "auroc/class 0", "auroc/class 1"),
+        *("accuracy", "balanced_accuracy", "mcc", "kappa", "kappa_quadratic"),
+        *("log_loss", "brier", "ece", "calibration_slope", "calibration_intercept", "top_2", "top_3"),
+        *(f"macro/{metric}" for metric in per_class if metric != "recall"),
+        *(f"{metric}/class {c}" for metric in per_class for c in range(4)),
     ]
+
+
+def test_values_are_those_of_the_plain_functions(make_predictions):
+    predictions = make_predictions(150, 4, decimals=0)
+    probs, targets = predictions.probs, predictions.targets
+
+    estimates = evaluate(predictions, n_resamples=2)
+
+    for name in ("accuracy", "balanced_accuracy", "mcc", "kappa", "kappa_quadratic", "log_loss", "brier"):
+        assert estimates[name].value == pytest.approx(getattr(metrics, name)(probs, targets), abs=1e-12)
+    assert estimates["ece"].value == pytest.approx(metrics.expected_calibration_error(probs, targets), abs=1e-12)
+    for name in ("calibration_slope", "calibration_intercept"):
+        assert estimates[name].value == pytest.approx(getattr(metrics, name)(probs, targets), abs=1e-12)
+    assert estimates["top_3"].value == pytest.approx(metrics.top_k_accuracy(probs, targets, 3), abs=1e-12)
+    for name in ("recall", "specificity", "precision", "npv", "f1", "auroc", "average_precision"):
+        expected = getattr(metrics, name)(probs, targets)
+        assert [estimates[f"{name}/class {c}"].value for c in range(4)] == pytest.approx(expected, abs=1e-12)
+        mean = estimates["balanced_accuracy" if name == "recall" else f"macro/{name}"].value
+        assert mean == pytest.approx(expected.mean(), abs=1e-12)
 
 
 def test_every_value_lies_inside_its_interval_and_says_how_many_samples_it_rests_on(make_predictions):
@@ -26,25 +47,32 @@ def test_every_value_lies_inside_its_interval_and_says_how_many_samples_it_rests
 
     estimates = evaluate(predictions)
 
-    for estimate in estimates.values():
-        assert 0 <= estimate.low < estimate.value < estimate.high <= 1
-        assert estimate.reason is None
+    for name, estimate in estimates.items():
+        assert estimate.low < estimate.value < estimate.high, name
+        assert name.startswith("calibration") or 0 <= estimate.low < estimate.high <= 1, name
+        assert estimate.reason is estimate.caution is None, name
     assert estimates["accuracy"].n == estimates["macro/f1"].n == estimates["auroc/class 1"].n == 300
     assert estimates["recall/class 1"].n == (targets == 1).sum()
+    assert estimates["specificity/class 1"].n == (targets != 1).sum()
     assert estimates["precision/class 1"].n == (preds == 1).sum()
+    assert estimates["npv/class 1"].n == (preds != 1).sum()
     assert estimates["f1/class 1"].n == ((targets == 1) | (preds == 1)).sum()
 
 
 def test_independent_samples_get_the_closed_forms(make_predictions):
     predictions = make_predictions(300, 3)
-    right, ours, named = predictions.preds == predictions.targets, predictions.targets == 2, predictions.preds == 2
+    targets = predictions.targets
+    right, ours, named = predictions.preds == targets, targets == 2, predictions.preds == 2
 
     estimates = evaluate(predictions, confidence_level=0.9, n_resamples=5)
 
     for name, expected in {
         "accuracy": wilson(right.sum(), 300, 0.9),
         "recall/class 2": wilson((right & ours).sum(), ours.sum(), 0.9),
+        "specificity/class 2": wilson((~ours & ~named).sum(), (~ours).sum(), 0.9),
         "precision/class 2": wilson((right & named).sum(), named.sum(), 0.9),
+        "npv/class 2": wilson((~ours & ~named).sum(), (~named).sum(), 0.9),
+        "top_2": wilson((predictions.probs.argmin(axis=1) != targets).sum(), 300, 0.9),
         "f1/class 2": wilson_f1((right & ours).sum(), (ours | named).sum(), 0.9),
         "auroc/class 2": delong(predictions.probs[:, 2], ours, 0.9),
     }.items():
@@ -67,7 +95,7 @@ def test_repeated_images_of_a_patient_do_not_narrow_the_interval(make_prediction
     for name in one:
         assert many[name].value == pytest.approx(one[name].value, abs=1e-12)
         width, alone_width = many[name].high - many[name].low, one[name].high - one[name].low
-        assert width == pytest.approx(alone_width, rel=0.25), name
+        assert width == pytest.approx(alone_width, rel=0.4 if name == "ece" else 0.25), name
 
 
 def test_equal_seeds_give_equal_intervals(make_predictions):
@@ -96,10 +124,12 @@ def test_what_is_undefined_is_null_with_its_reason(make_predictions):
     estimates = evaluate(predictions, n_resamples=20)
 
     assert estimates["recall/class 2"] == Estimate(None, None, None, 0, "no sample of this class")
+    assert estimates["average_precision/class 2"] == Estimate(None, None, None, 60, "no sample of this class")
+    assert estimates["specificity/class 2"].value is not None
     assert estimates["f1/class 2"] == Estimate(None, None, None, 10, "no sample of this class")
     assert estimates["auroc/class 2"] == Estimate(None, None, None, 60, "no sample of this class")
     assert estimates["precision/class 1"] == Estimate(None, None, None, 0, "this class was never predicted")
-    assert estimates["macro/recall"].reason == "mean over 2 of 3 classes"
+    assert estimates["balanced_accuracy"].reason == "mean over 2 of 3 classes"
     assert estimates["macro/precision"].reason == "mean over 2 of 3 classes"
     assert estimates["accuracy"].reason is None
 
@@ -110,25 +140,33 @@ def test_a_test_set_of_one_class_says_so(make_predictions):
     assert estimates["auroc/class 0"].reason == "every sample is of this class"
     assert estimates["auroc/class 1"].reason == "no sample of this class"
     assert estimates["macro/auroc"] == Estimate(None, None, None, 10, "undefined for every class")
+    assert estimates["specificity/class 0"] == Estimate(None, None, None, 0, "every sample is of this class")
+    assert estimates["npv/class 0"] == Estimate(None, None, None, 0, "every prediction is of this class")
+    assert estimates["mcc"].reason == "only one class is present, or predicted"
+    assert estimates["kappa"].reason == "only one class is present and predicted"
+    assert estimates["calibration_slope"].reason == "only one class is present"
 
 
 @pytest.mark.parametrize("groups", [None, np.arange(200) // 4, np.zeros(200, int)])
 def test_a_perfect_score_is_not_a_certain_one(make_predictions, groups):
     estimates = evaluate(make_predictions(200, 2, spread=60, groups=groups), n_resamples=20)
 
-    for estimate in estimates.values():
-        assert estimate.value == estimate.high == 1
-        assert 0.2 < estimate.low < 0.99
+    assert "separate" in estimates["calibration_slope"].reason
+    for name in estimates.keys() - {"log_loss", "brier", "ece", "calibration_slope", "calibration_intercept"}:
+        assert estimates[name].value == estimates[name].high == 1, name
+        assert -1 + 0.2 < estimates[name].low < 0.99, name
+    assert estimates["brier"].low == 0 < estimates["brier"].high < 0.8
     units = 200 if groups is None else len(np.unique(groups))
     assert estimates["accuracy"].low == pytest.approx(wilson(units, units, 0.95)[0])
 
 
-def test_a_perfect_macro_mean_is_as_sure_as_its_smallest_class_allows(make_predictions):
+def test_a_perfect_macro_mean_is_as_sure_as_its_classes_allow(make_predictions):
     targets = np.repeat([0, 1, 2], [80, 15, 5])
 
     estimates = evaluate(make_predictions(targets=targets, spread=60), n_resamples=20)
 
-    assert estimates["macro/recall"].low == pytest.approx(wilson(15, 15, 0.95)[0])
+    ends = np.array([wilson(n, n, 0.95)[0] for n in (80, 15, 5)])
+    assert estimates["balanced_accuracy"].low == pytest.approx(1 - np.linalg.norm(1 - ends) / 3)
 
 
 def test_one_sample_is_scored(make_predictions):
@@ -145,6 +183,7 @@ def test_json_has_numbers_and_a_reason_only_where_there_is_one(make_predictions)
         json.dumps({name: estimate.to_json() for name, estimate in estimates.items()}, allow_nan=False)
     )
 
+    assert set(content["log_loss"]) == {"value", "low", "high", "n", "caution"}
     assert set(content["accuracy"]) == {"value", "low", "high", "n"}
     assert content["auroc/class 0"] == {
         **{"value": None, "low": None, "high": None},
@@ -178,40 +217,65 @@ def test_a_proportion_of_groups_is_covered_where_wilson_would_not_be(make_predic
     assert (accuracy.low, accuracy.high) == pytest.approx((low, high), abs=0.051)
 
 
-@pytest.mark.slow
-def test_the_intervals_hold_the_truth_as_often_as_they_say():
-    """600 test sets of 200 images drawn from a known population, alone and in patients of four like images."""
+def test_calibration_alone_is_as_in_the_whole(make_predictions):
+    predictions = make_predictions(200, 3)
+
+    alone, whole = evaluate_calibration(predictions), evaluate(predictions)
+
+    assert list(alone) == ["log_loss", "brier", "ece", "calibration_slope", "calibration_intercept"]
+    for name, estimate in alone.items():
+        assert estimate.value == whole[name].value
+        assert estimate.high - estimate.low == pytest.approx(whole[name].high - whole[name].low, rel=0.15)
+
+
+def test_a_small_calibration_error_may_be_none_at_all():
+    """Outcomes drawn from the very probabilities that were stated."""
     rng = np.random.default_rng(0)
-    priors, spread, draws = np.array([0.5, 0.3, 0.2]), 1.5, 600
-    truth = _population_values(rng, priors, spread)
-    for patients, images in ((200, 1), (150, 4)):
-        hits = dict.fromkeys(truth, 0)
-        for _ in range(draws):
-            estimates = evaluate(_draw(rng, priors, spread, patients, images), n_resamples=300)
-            for name, value in truth.items():
-                hits[name] += estimates[name].low <= value <= estimates[name].high
-        for name, count in hits.items():
-            # 95 % plus or minus what 600 draws can tell, and what a bootstrap of 150 patients is known to lack.
-            assert 0.915 <= count / draws <= 0.985, (name, images, count / draws)
-
-
-def _draw(rng, priors, spread, patients, images):
-    targets = np.repeat(rng.choice(len(priors), size=patients, p=priors), images)
-    # Half of what is seen belongs to the patient and is the same in each of their images.
-    shared = np.repeat(rng.normal(size=(patients, len(priors))), images, axis=0)
-    own = rng.normal(size=shared.shape) if images > 1 else shared
-    logits = (shared + own) / (np.sqrt(2) if images > 1 else 2)
-    logits[np.arange(len(targets)), targets] += spread
-    return Predictions.from_logits(
-        ids=np.arange(len(targets)),
-        groups=np.repeat(np.arange(patients), images),
-        targets=targets,
-        logits=logits,
-        class_names=[f"class {c}" for c in range(len(priors))],
+    stated = rng.uniform(0.05, 0.95, 500)
+    predictions = Predictions.from_logits(
+        ids=np.arange(500),
+        targets=(rng.random(500) < stated).astype(int),
+        logits=np.stack([np.log(1 - stated), np.log(stated)], axis=1),
+        class_names=["no", "yes"],
     )
 
+    ece = evaluate(predictions)["ece"]
 
-def _population_values(rng, priors, spread):
-    """The metrics themselves, from a sample so large that its own error does not matter."""
-    estimates = evaluate(_draw(rng, priors, spread, 400_000, 1), n_resamples=2)
-    return {name: estimate.value for name, estimate in estimates.items()}
+    assert ece.low == 0 < ece.value < ece.high
+
+
+def test_what_is_too_little_carries_a_caution(make_predictions):
+    perfect = evaluate(make_predictions(400, 2, spread=60), n_resamples=20)
+    few = evaluate(make_predictions(targets=np.repeat([0, 1], [180, 9]), k=2), n_resamples=20)
+    groups = evaluate(make_predictions(groups=np.arange(200) // 5), n_resamples=20)
+
+    assert "perfect" in perfect["macro/auroc"].caution
+    assert perfect["accuracy"].caution is None
+    assert perfect["log_loss"].caution == "fewer than 10 cases with a wrong prediction"
+    assert few["auroc/class 0"].caution == "fewer than 20 cases on the smaller side"
+    assert few["recall/class 1"].caution == few["balanced_accuracy"].caution == "rests on fewer than 10 cases"
+    assert few["recall/class 0"].caution is few["accuracy"].caution is None
+    assert {estimate.caution for estimate in groups.values()} == {"fewer than 50 groups"}
+
+
+def test_one_group_alone_says_nothing_about_the_slope(make_predictions):
+    estimates = evaluate(make_predictions(groups=np.zeros(200, int)), n_resamples=5)
+
+    assert estimates["calibration_slope"].value is None
+    assert "one group" in estimates["calibration_slope"].reason
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("groups", [None, [0, 0, 0, 1, 1, 2]])
+@pytest.mark.parametrize("targets", [[0], [0, 0], [0, 1], [1, 0, 0, 0, 0, 1]])
+def test_however_little_there_is_nothing_is_beyond_its_bounds(make_predictions, k, groups, targets):
+    for seed in range(5):
+        some = None if groups is None else groups[: len(targets)]
+        predictions = make_predictions(targets=targets, k=k, seed=seed, groups=some)
+
+        for name, estimate in evaluate(predictions, n_resamples=10).items():
+            if estimate.value is None:
+                assert estimate.reason, name
+            else:
+                assert np.isfinite([estimate.low, estimate.high]).all(), name
+                assert estimate.low - 1e-12 <= estimate.value <= estimate.high + 1e-12, name

@@ -43,7 +43,12 @@ def test_channels_hidden_and_dropout_are_free():
     assert network.embed(images).shape == (2, 7)
     assert not torch.equal(network.train().embed(images), network.embed(images))
     assert torch.equal(network.eval().embed(images), network.embed(images))
-    assert network.cam_layer.out_channels == 16
+    shapes = []
+    network.cam_layer.register_forward_hook(
+        lambda _module, _inputs, out: shapes.append((tuple(out.shape), out.min() >= 0))
+    )
+    network.embed(images)
+    assert shapes == [((2, 16, 3, 3), True)]
 
 
 def test_smallest_image_named_in_the_error_is_the_smallest_that_works():

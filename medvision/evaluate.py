@@ -1,0 +1,36 @@
+"""The command `python -m medvision.evaluate run=DIR`: a finished run judged again, or on images from elsewhere."""
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from medvision.command import run_command
+
+
+def main() -> None:
+    """Evaluate what the command line says."""
+    run_command("evaluate", evaluate)
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Evaluate the run of a config."""
+    # These load torch, which --help and mistyped overrides need not wait for.
+    from medvision.console import logging_to
+    from medvision.errors import ConfigError
+    from medvision.retest import again, elsewhere
+    from medvision.training.signals import StopSignal
+
+    stop, console = StopSignal(), Console()
+    with stop.installed(), logging_to(None, console):
+        if cfg.get("data") is None:
+            for key in ("out", "split"):
+                if cfg[key] is not None:
+                    raise ConfigError(f"{key} is for external data: add data=..., or leave {key} out.")
+            again(cfg, stop, console)
+        elif cfg.probes:
+            raise ConfigError("probes=true trains on the run's own images: leave data out.")
+        else:
+            elsewhere(cfg, console)
+
+
+if __name__ == "__main__":
+    main()

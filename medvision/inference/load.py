@@ -1,0 +1,30 @@
+"""Opens a trained model of any kind by its path."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+from medvision.errors import ConfigError
+from medvision.inference.onnx_predictor import OnnxPredictor
+
+if TYPE_CHECKING:
+    from medvision.inference.predictor import Predictor
+
+
+def load(path: str | Path, device: str = "cpu") -> Union["Predictor", OnnxPredictor]:
+    """Load a trained model.
+
+    Args:
+        path: a bundle, a run directory, or an ONNX file made by `python -m medvision.export`, which needs no torch.
+        device: of a bundle, see `Predictor`; an ONNX file runs on the CPU.
+
+    Raises:
+        BundleError: if it is missing, damaged, or newer than this version.
+        ConfigError: if the model is not on the allow-list, there is no such device, or a package is missing.
+    """
+    if Path(path).suffix.lower() == ".onnx":
+        if device not in ("cpu", "auto"):
+            raise ConfigError(f"device {device!r}: an ONNX file runs on the CPU. Load the bundle to use a GPU.")
+        return OnnxPredictor(path)
+    from medvision.inference.bundle import load_bundle  # torch, which an ONNX file does not need
+
+    return load_bundle(path, device)

@@ -1,0 +1,139 @@
+"""The command `python -m medvision.predict run=DIR images=PATH`: labels images, and says which a human should see."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import medvision
+from medvision.command import run_command
+from medvision.errors import BundleError, ConfigError, Interrupted, ModelError, RunError
+from medvision.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from medvision.inference.review_page import DrawMaps
+
+
+def main() -> None:
+    """Label the images that the command line names."""
+    run_command("predict", predict)
+
+
+def predict(cfg: DictConfig) -> None:
+    """Label images and write annotations.csv, annotations.jsonl and the review page."""
+    # These load numpy and OpenCV, which --help and mistyped overrides need not wait for; torch comes with a bundle.
+    from medvision.console import logging_to
+    from medvision.inference.annotate import annotate
+    from medvision.inference.inputs import find_images
+    from medvision.inference.outputs import write_outputs
+    from medvision.training.signals import StopSignal
+
+    if (cfg.run is None) == (cfg.model is None):
+        raise ConfigError("Name one model: run=DIR (a run directory or bundle) or model=FILE.onnx.")
+    path = Path(cfg.run or cfg.model)
+    console = Console(highlight=False, soft_wrap=True)
+    with StopSignal().installed(), logging_to(None, console):
+        digest = _digest(path)
+        model: Any = medvision.load(path, cfg.device)
+        inputs = find_images(cfg.images, model.class_names)
+        job = {
+            "medvision": medvision.__version__,
+            "model": digest,
+            "images": inputs.fingerprint(),
+            "device": cfg.device,
+            "min_confidence": cfg.min_confidence,
+            "tta": cfg.tta,
+            "embeddings": cfg.select != "none",
+        }
+        key = sha256(repr(sorted(job.items())).encode()).hexdigest()
+        out = _folder(cfg, key)
+        with RunDirectory(out).locked():
+            with _progress(console, "labelling") as progress, _told(console, out):
+                annotate(
+                    model,
+                    inputs,
+                    out,
+                    job,
+                    min_confidence=cfg.min_confidence,
+                    tta=cfg.tta,
+                    keep_embeddings=cfg.select != "none",
+                    progress=progress,
+                )
+            draw_maps, no_map = _maps(model, path) if cfg.review else (None, "")
+            now = datetime.now().astimezone().isoformat(timespec="minutes")
+            with _progress(console, "review page") as progress:
+                write_outputs(
+                    out,
+                    model,
+                    console,
+                    cfg,
+                    key=key,
+                    written=f"medvision {medvision.__version__}, {now}, model {path} ({digest[:12]})",
+                    draw_maps=draw_maps,
+                    no_map=no_map,
+                    progress=progress,
+                )
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of the model: of the file, or of bundle.json, which has those of all others."""
+    candidates = (path, path / "bundle.json", path / "model" / "bundle.json")
+    file = next((one for one in candidates if one.is_file()), None)
+    if file is None:
+        raise BundleError(f"no model in {path}: expected a run directory, a bundle, or an ONNX file.")
+    return sha256(file.read_bytes()).hexdigest()
+
+
+def _folder(cfg: DictConfig, key: str) -> Path:
+    """The folder of the job; by default the same command finds it again."""
+    name = f"{Path(cfg.images).stem.strip('*.') or 'images'}_{key[:12]}"
+    out = Path(cfg.out).absolute() if cfg.out is not None else Path(cfg.output_root).absolute() / name
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "run.lock").touch()
+    except OSError as error:
+        raise RunError(f"{out} cannot be written ({error.strerror}).\nChoose another place with out=DIR.") from error
+    return out
+
+
+def _maps(model: Any, path: Path) -> "tuple[DrawMaps | None, str]":
+    """What draws the class activation maps, or why there are none."""
+    if path.suffix.lower() == ".onnx":
+        return None, "Heat maps need the bundle: an ONNX file cannot say where it looked."
+    from medvision.inference.explain import activation_maps, why_no_maps
+    from medvision.inference.overlay import overlay
+
+    try:
+        reason = why_no_maps(model)
+    except ModelError as error:  # a classical model
+        reason = str(error)
+    if reason:
+        return None, f"No heat maps: {reason}"
+    return lambda images, classes: list(map(overlay, images, activation_maps(model, images, classes))), ""
+
+
+@contextmanager
+def _progress(console: Console, what: str) -> Iterator[Any]:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _told(console: Console, out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        console.print(f"stopped; what is labelled is kept in {out}, and the same command goes on from there")
+        raise
+
+
+if __name__ == "__main__":
+    main()

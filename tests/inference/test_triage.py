@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from medvision.inference.triage import triage, unreadable
+
+NAMES = ("no tumour", "glioma", "ménière")
+
+
+def one(probs, **settings):
+    (found,) = triage(np.array([probs]), NAMES, **{"min_confidence": 0.8} | settings)
+    return found
+
+
+def test_a_sure_label_stands():
+    found = one([0.05, 0.9, 0.05])
+    assert (found.status, found.reason, found.label, found.confidence) == ("auto", "", "glioma", 0.9)
+    assert found.probs == (0.05, 0.9, 0.05)
+    assert found.classes is None
+
+
+def test_low_confidence_is_for_review():
+    found = one([0.2, 0.7, 0.1])
+    assert (found.status, found.reason) == ("review", "low confidence 0.70, below 0.8")
+    assert one([0.2, 0.7, 0.1], min_confidence=0.7).status == "auto"
+
+
+@pytest.mark.parametrize(
+    ("quantile", "classes", "reason"),
+    [
+        (0.2, ("glioma",), ""),
+        (0.9, ("glioma", "no tumour"), "2 classes in the conformal set"),
+        (0.01, (), "the conformal set is empty"),
+    ],
+)
+def test_the_conformal_set_decides(quantile, classes, reason):
+    found = one([0.12, 0.85, 0.03], conformal={"coverage": 0.9, "quantile": quantile})
+    assert (found.classes, found.reason) == (classes, reason)
+    assert found.status == ("review" if reason else "auto")
+
+
+def test_the_operating_point_decides_the_label():
+    point = {"positive": ["glioma", "ménière"], "threshold": 0.2}
+    assert one([0.75, 0.15, 0.1], operating_point=point).label == "glioma"
+    assert one([0.85, 0.05, 0.1], operating_point=point).label == "no tumour"
+    assert one([0.45, 0.5, 0.05], operating_point=point | {"threshold": 0.6}).label == "no tumour"
+    found = one([0.75, 0.15, 0.1], operating_point=point, conformal={"quantile": 0.3}, min_confidence=0)
+    assert found.reason == "the conformal set holds another class than the label"
+
+
+def test_out_of_range_is_rejected_whatever_the_confidence():
+    found = one([0, 1, 0], gate_reasons=[("brightness 201 (training images: 12 to 95)", "border 9")])
+    assert found.status == "rejected"
+    assert found.reason == "out of range: brightness 201 (training images: 12 to 95), border 9"
+    assert found.label == "glioma"
+
+
+def test_an_unreadable_file_has_no_label():
+    found = unreadable("file is empty")
+    assert (found.status, found.reason, found.label, found.probs) == (
+        "rejected",
+        "unreadable: file is empty",
+        None,
+        None,
+    )

@@ -1,0 +1,213 @@
+"""The command `evaluate`: the same numbers again, a test on images from elsewhere, and the probes."""
+
+import json
+import shutil
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
+
+from medvision.command import run_command
+from medvision.evaluation import Predictions
+
+QUICK = ("trainer.max_epochs=6", "evaluation.n_resamples=50", "evaluation.pictures=2", "data.batch_size=16")
+
+
+@pytest.fixture
+def evaluate(monkeypatch, capfd):
+    """Run the command in this process: `evaluate("run=DIR")` is its exit code and what it printed."""
+
+    def run(*overrides):
+        from medvision.evaluate import evaluate as command
+
+        monkeypatch.setattr(sys, "argv", ["medvision.evaluate", *map(str, overrides)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ending:
+            run_command("evaluate", command)
+        captured = capfd.readouterr()
+        return ending.value.code, captured.out + captured.err
+
+    return run
+
+
+def write_pictures(folder, names, seed):
+    """Two classes that differ in a bright square; 40 pictures of each."""
+    rng = np.random.default_rng(seed)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(40):
+            image = rng.integers(0, 90, (32, 32), dtype=np.uint8)
+            if name == "sick":
+                row, column = rng.integers(6, 18, 2)
+                image[row : row + 8, column : column + 8] += 60
+            cv2.imwrite(str(folder / name / f"{number:03}.png"), image)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on pictures of two classes, one of which is ill."""
+    from medvision import compose, fit
+
+    folder = tmp_path_factory.mktemp("evaluate")
+    root = write_pictures(folder / "images", ("healthy", "sick"), 0)
+    data = ("data=image_folder", f"data.root={root}", "data.image_size=32", "data.channels=1", "data.val_fraction=0.5")
+    return fit(compose(*data, *QUICK, "model=small_cnn", f"out={folder / 'run'}", "evaluation.prevalence=0.1")).directory
+
+
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_the_numbers_are_those_of_scikit_learn_on_the_saved_predictions(run):
+    test, found = Predictions.load(run / "predictions" / "test.npz"), metrics(run)
+    sick, truth = test.probs[:, 1], test.targets == 1
+    point = json.loads((run / "model" / "bundle.json").read_text())["operating_point"]
+    assert point["positive"] == ["sick"]
+    called = sick >= point["threshold"]
+    expected = {
+        "accuracy": accuracy_score(test.targets, test.preds),
+        "auroc/sick": roc_auc_score(truth, sick),
+        "log_loss": log_loss(test.targets, test.probs),
+        "operating_point/sensitivity": (called & truth).sum() / truth.sum(),
+        "operating_point/specificity": (~called & ~truth).sum() / (~truth).sum(),
+        "uncalibrated/log_loss": log_loss(test.targets, np.exp(test.logits) / np.exp(test.logits).sum(1, keepdims=True)),
+    }
+    for name, value in expected.items():
+        assert found[f"test/{name}"]["value"] == pytest.approx(value, abs=1e-6), name
+    assert found["test/brier"]["value"] == pytest.approx(2 * brier_score_loss(truth, sick), abs=1e-9)
+    sensitivity, specificity = (expected[f"operating_point/{side}"] for side in ("sensitivity", "specificity"))
+    if sensitivity or specificity < 1:
+        bayes = 0.1 * sensitivity / (0.1 * sensitivity + 0.9 * (1 - specificity))
+        assert found["test/operating_point/ppv_at_prevalence"]["value"] == pytest.approx(bayes)
+
+
+def test_what_was_fitted_came_from_the_calibration_split(run):
+    record, calibration = json.loads((run / "run.json").read_text()), Predictions.load(run / "predictions/calibration.npz")
+    assert record["calibration"]["n"] == record["operating_point"]["n"] == len(calibration.ids)
+    splits = pd.read_csv(run / "splits.csv", dtype=str)
+    assert set(calibration.ids) == set(splits["id"][splits["split"] == "calibration"])
+    assert not set(calibration.ids) & set(Predictions.load(run / "predictions" / "val.npz").ids)
+
+
+def test_the_page_shows_the_numbers_of_metrics_json(run):
+    page, found = (run / "report.html").read_text(), metrics(run)
+    for name in ("test/accuracy", "test/auroc/sick", "test/operating_point/sensitivity", "test/ece"):
+        assert name in page
+        assert repr(found[name]["value"]) in page, name
+    assert "data:image/png;base64," in page
+    assert "Research use only" in (run / "model" / "README.md").read_text()
+
+
+def test_the_report_is_made_again_with_the_same_numbers(run, evaluate, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "report.html").unlink()
+    code, said = evaluate(f"run={copy}")
+    assert code == 0, said
+    assert metrics(copy) == metrics(run)
+    assert (copy / "report.html").stat().st_size > 50_000
+    assert str(copy / "report.html") in said
+
+
+def test_another_prevalence_changes_only_what_follows_from_it(run, evaluate, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert evaluate(f"run={copy}", "evaluation.prevalence=0.5", "evaluation.pictures=0")[0] == 0
+    before, after = metrics(run), metrics(copy)
+    assert {name for name in before if before[name] != after[name]} <= {
+        "test/operating_point/ppv_at_prevalence",
+        "test/operating_point/npv_at_prevalence",
+    }
+
+
+def test_images_from_elsewhere_are_an_external_test_and_copies_are_noticed(run, evaluate, tmp_path):
+    other = write_pictures(tmp_path / "other", ("healthy", "sick"), 1)
+    trained = pd.read_csv(run / "splits.csv", dtype=str)
+    known = trained[trained["split"] == "train"]["id"].tolist()[:3]
+    root = run.parent / "images"
+    for name in known:
+        shutil.copy(root / name, other / name.split("/")[0] / f"copy{name.split('/')[1]}")
+    code, said = evaluate(f"run={run}", "data=image_folder", f"data.root={other}", f"out={tmp_path / 'external'}")
+    assert code == 0, said
+    assert "3 of 83 external images have the same pixels" in said
+    predictions, found = Predictions.load(tmp_path / "external" / "external.npz"), metrics(tmp_path / "external")
+    assert len(predictions.ids) == 83
+    assert found["external/accuracy"]["value"] == pytest.approx(accuracy_score(predictions.targets, predictions.preds))
+    assert found["external_never_seen/accuracy"]["n"] == 80
+    page = (tmp_path / "external" / "report.html").read_text().lower()
+    assert "external test" in page
+    assert "other" in page
+
+
+def test_a_table_with_fewer_classes_and_subgroups(run, evaluate, tmp_path):
+    other = write_pictures(tmp_path / "other", ("sick",), 2)
+    lines = [f"sick/{number:03}.png,sick,{'a' if number % 2 else 'b'}" for number in range(40)]
+    (other / "cases.csv").write_text("image,label,site\n" + "\n".join([*lines, ""]))
+    (other / "healthy").mkdir()
+    cv2.imwrite(str(other / "healthy" / "0.png"), np.zeros((32, 32), np.uint8))
+    with (other / "cases.csv").open("a") as table:
+        table.write("healthy/0.png,healthy,a\n")
+    code, said = evaluate(f"run={run}", "data=manifest", f"data.csv={other / 'cases.csv'}", f"out={tmp_path / 'out'}")
+    assert code == 0, said
+    found = metrics(tmp_path / "out")
+    assert found["external/subgroup/site/b/accuracy"]["n"] == 20
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("split=test",), "split is for external data"),
+        (("out=somewhere",), "out is for external data"),
+        (("data=digits",), r"The model does not know the class\(es\) 0, 1, 2"),
+        (("data=digits", "probes=true"), "leave data out"),
+        (("evaluation.prevalence=2",), "expected a number > 0 and < 1"),
+        (("evaluation.nonsense=2",), "evaluation.nonsense"),
+        (("model=svm",), "model"),
+    ],
+)
+def test_misuse(run, evaluate, overrides, message):
+    code, said = evaluate(f"run={run}", *overrides)
+    assert code == 2
+    assert "Traceback" not in said
+    import re
+
+    assert re.search(message, said), said
+
+
+def test_a_run_that_is_not_finished_or_none(run, evaluate, tmp_path):
+    code, said = evaluate(f"run={tmp_path / 'none'}")
+    assert (code, "holds no run" in said) == (2, True)
+    copy = shutil.copytree(run, tmp_path / "run")
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    code, said = evaluate(f"run={copy}")
+    assert (code, "is not finished (status: interrupted)" in said) == (2, True)
+
+
+def test_images_that_changed_since(run, evaluate, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    record = json.loads((copy / "run.json").read_text())
+    record["data"]["fingerprint"] = "0" * 64
+    (copy / "run.json").write_text(json.dumps(record))
+    code, said = evaluate(f"run={copy}")
+    assert (code, "no longer those it was trained with" in said) == (2, True)
+
+
+@pytest.mark.slow
+def test_probes_say_where_a_score_comes_from(run, evaluate, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    code, said = evaluate(f"run={copy}", "probes=true", "evaluation.pictures=0")
+    assert code == 0, said
+    found = metrics(copy)
+    low = {name: found[f"test/probe/{name}/accuracy"]["low"] for name in ("random_labels", "border_only")}
+    assert low["random_labels"] <= 0.5  # nothing leaks here: chance lies within the interval
+    assert low["border_only"] <= 0.5  # the square lies inside
+    assert found["test/probe/metadata_only/auroc"]["value"] is not None
+    assert {note["name"] for note in json.loads((copy / "run.json").read_text())["probes"]} == {
+        "random_labels", "border_only", "masked_centre", "metadata_only",
+    }  # fmt: skip
+    assert not list(copy.glob(".probes*"))
+    assert evaluate(f"run={copy}", "evaluation.pictures=0")[0] == 0
+    assert metrics(copy)["test/probe/random_labels/accuracy"] == found["test/probe/random_labels/accuracy"]

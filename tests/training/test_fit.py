@@ -1,0 +1,153 @@
+import logging
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import StratifiedKFold
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from medvision.data.table import SplitArrays
+from medvision.errors import ConfigError, ModelError
+from medvision.models import classical
+from medvision.models.features import HOG, Embedding, Pixels
+from medvision.randomness import key
+from medvision.training.fit import fit, fit_classical
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images, targets = load_digits(return_X_y=True)
+    return (images.reshape(-1, 1, 8, 8) * 15).astype(np.uint8), targets.astype(np.int64)
+
+
+def arrays(images, targets, groups=None):
+    ids = np.arange(len(targets)).astype(str)
+    return SplitArrays(images=images, targets=targets, ids=ids, groups=ids if groups is None else groups, meta={})
+
+
+def fitted(name, train, seed=0, **options):
+    model = getattr(classical, name)(int(train.targets.max()) + 1, 1, (8, 8), features=Pixels(), **options)
+    fit_classical(model, train, seed, Console())
+    return model
+
+
+def test_a_tree_and_a_forest_are_those_of_scikit_learn_on_the_same_arrays(digits):
+    images, targets = digits
+    rows, state = images.reshape(len(images), -1) / np.float32(255), key(3, "weights") % 2**32
+    for name, own in (
+        ("decision_tree", DecisionTreeClassifier(random_state=state)),
+        ("random_forest", RandomForestClassifier(10, random_state=state)),
+    ):
+        few = {"n_estimators": 10} if name == "random_forest" else {}
+        model = fitted(name, arrays(images[:1000], targets[:1000]), seed=3, **few)
+        own.fit(rows[:1000], targets[:1000])
+        np.testing.assert_array_equal(model.logits(images[1000:]).argmax(1), own.predict(rows[1000:]))
+
+
+def test_a_support_vector_machine_is_that_of_scikit_learn_and_calibration_keeps_its_decisions(digits):
+    images, targets = digits
+    rows, state = images.reshape(len(images), -1) / np.float32(255), key(0, "weights") % 2**32
+    model = fitted("svm", arrays(images[:600], targets[:600]), pca=20)
+
+    plain = make_pipeline(PCA(20, random_state=state), OneVsRestClassifier(SVC(C=10))).fit(rows[:600], targets[:600])
+    np.testing.assert_array_equal(model.logits(images[600:]).argmax(1), plain.predict(rows[600:]))
+    whole = CalibratedClassifierCV(plain, method="temperature", cv=StratifiedKFold(3), ensemble=False)
+    probs = whole.fit(rows[:600], targets[:600]).predict_proba(rows[600:])
+    np.testing.assert_allclose(np.exp(model.logits(images[600:])), probs, atol=1e-5)
+
+
+def test_the_majority_is_the_share_of_each_class(digits):
+    images, _ = digits
+    targets = np.repeat([0, 1, 2], [10, 30, 60])
+    model = fitted("majority", arrays(images[:100], targets))
+
+    np.testing.assert_allclose(np.exp(model.logits(images[100:103])), [[0.1, 0.3, 0.6]] * 3, rtol=1e-6)
+
+
+def test_the_seed_decides_what_is_drawn(digits):
+    train = arrays(digits[0][:300], digits[1][:300])
+    first, again, other = (
+        fitted("random_forest", train, seed, n_estimators=5).logits(digits[0][300:]) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("name", ["svm", "linear_svm"])
+def test_groups_are_never_divided_between_the_folds_of_calibration(digits, monkeypatch, name):
+    images, targets = digits[0][:400], digits[1][:400] % 3
+    groups = np.array([f"patient {n // 4}" for n in range(400)])
+    seen = []
+    inner = CalibratedClassifierCV.fit
+
+    def spy(self, rows, y):
+        seen.extend(self.cv)
+        return inner(self, rows, y)
+
+    monkeypatch.setattr(CalibratedClassifierCV, "fit", spy)
+    model = fitted(name, arrays(images, targets, groups), calibration_folds=4)
+
+    assert len(seen) == 4
+    assert sorted(np.concatenate([held_out for _, held_out in seen])) == list(range(400))
+    for rest, held_out in seen:
+        assert not set(groups[rest]) & set(groups[held_out])
+    assert model.estimator.cv == 4  # who was where does not stay in the model
+
+
+def test_calibration_on_groups_is_as_unsure_as_new_groups_are(digits):
+    """Every image thrice: folds that divide the copies would find the machine perfect."""
+    images, targets = np.repeat(digits[0][:250], 3, axis=0), np.repeat(digits[1][:250], 3)
+    together = fitted("svm", arrays(images, targets, np.repeat(np.arange(250).astype(str), 3)))
+    divided = fitted("svm", arrays(images, targets))
+
+    confidence = [np.exp(one.logits(digits[0][1000:])).max(axis=1).mean() for one in (together, divided)]
+    assert confidence[0] < confidence[1]
+
+
+def test_too_few_images_or_groups_for_the_folds_are_refused(digits):
+    images, targets = digits[0][:40], np.repeat([0, 1], [38, 2])
+    with pytest.raises(ModelError, match=r"needs as many images of each class in train, the rarest has 2\."):
+        fitted("svm", arrays(images, targets))
+    groups = np.where(targets == 1, "one", np.arange(40).astype(str))
+    with pytest.raises(ModelError, match=r"as many groups of each class in train, the rarest has 1\."):
+        fitted("linear_svm", arrays(images, targets, groups), calibration_folds=2)
+
+
+def test_what_scikit_learn_refuses_is_said_in_a_line(digits):
+    train = arrays(digits[0][:40], digits[1][:40])
+    with pytest.raises(ModelError, match="KNeighborsClassifier cannot be fitted: Expected n_neighbors"):
+        fitted("knn", train, n_neighbors=41)
+
+
+def test_components_are_no_more_than_there_are(digits, caplog):
+    with caplog.at_level(logging.WARNING):
+        model = fitted("knn", arrays(digits[0][:30], digits[1][:30]), pca=50)
+
+    assert "there are only 30 principal components" in caplog.text
+    assert model.estimator.named_steps["pca"].n_components_ == 30
+
+
+def test_each_kind_of_learner_is_fitted_in_its_own_way(digits):
+    called, network = [], object()
+    settings = {"by_gradient": called.append, "embedding": None, "seed": 0, "console": Console()}
+    fit(network, images=pytest.fail, **settings)
+    assert called == [network]
+
+    tree = classical.decision_tree(10, 1, (8, 8), features=HOG())
+    fit(tree, images=lambda: arrays(*digits), **settings)
+    assert called == [network]
+    assert (tree.logits(digits[0]).argmax(1) == digits[1]).all()
+
+
+@pytest.mark.parametrize("features", [Pixels(), Embedding("resnet18")])
+def test_a_bundle_to_begin_with_needs_features_that_use_it(features):
+    tree = classical.decision_tree(10, 1, (8, 8), features=features)
+    with pytest.raises(ConfigError, match="model/features=embedding"):
+        fit(tree, by_gradient=pytest.fail, images=pytest.fail, embedding=Embedding, seed=0, console=Console())
