@@ -118,9 +118,7 @@ def measure(
     """
     level, n_resamples = settings.confidence_level, settings.n_resamples
     found = evaluate(predictions, level, n_resamples)
-    if predictor.temperature != 1:
-        plain = _with_temperature(predictions, 1.0)
-        found |= _under("uncalibrated", evaluate_calibration(plain, level, n_resamples))
+    found |= _under("uncalibrated", evaluate_calibration(_with_temperature(predictions, 1.0), level, n_resamples))
     if predictor.operating_point is not None:
         point = OperatingPoint.from_json(predictor.operating_point)
         measured = apply(point, predictions, level, n_resamples, prevalence=settings.prevalence)

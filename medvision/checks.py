@@ -20,7 +20,7 @@ SUPPLIED: Mapping[str, tuple[str, ...]] = {
 # Nodes that may be switched off with null.
 OPTIONAL = ("experiment", "logger")
 
-# Types of the values that train.yaml leaves null; all others have the type of the value there.
+# Types of the values that a root file leaves null; all others have the type of the value there.
 TYPES: Mapping[str, Any] = {
     "out": str | None,
     "images": str | None,
@@ -29,6 +29,11 @@ TYPES: Mapping[str, Any] = {
     "run": str | None,
     "model": str | None,
     "checkpoint.every_n_steps": int | None,
+    "split": str | None,
+    "evaluation.confidence_level": float | None,
+    "evaluation.n_resamples": int | None,
+    "evaluation.pictures": int | None,
+    "evaluation.robustness": bool | None,
     "evaluation.positive": list[str] | None,
     "evaluation.target": float | None,
     "evaluation.prevalence": float | None,
@@ -37,6 +42,7 @@ TYPES: Mapping[str, Any] = {
 }
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
+    "accelerator": ("auto", "cpu", "gpu"),
     "monitor": ("val/loss", "val/accuracy", "val/recall", "val/auroc"),
     "evaluation.rule": ("youden", "sensitivity", "specificity", "cost"),
     "metric": ("accuracy", "balanced_accuracy", "macro/auroc", "macro/f1", "log_loss"),
@@ -113,7 +119,9 @@ def _check_plain(path: str, values: Mapping[str, Any], reference: Mapping[str, A
         if not value and name in OPTIONAL:
             continue
         if not isinstance(known, Mapping):
-            targets.check_type(name, value, TYPES.get(name, type(known)))
+            # What has a value by default cannot be null, even if another command leaves it so.
+            needed = known is not None and value is None
+            targets.check_type(name, value, type(known) if needed else TYPES.get(name, type(known)))
         elif not isinstance(value, Mapping):
             raise ConfigError(f"{name}={targets.shown(value)}: expected the keys {', '.join(known)}, not one value.")
         elif "_target_" in known and "_target_" not in value:

@@ -85,12 +85,13 @@ def check(cfg: DictConfig, config_name: str = "train") -> None:
     values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     choices = values.pop("choices", {})
     values.pop("overrides", None)
+    reference = _defaults(config_name)
     for group, name in choices.items():
-        if name is None and group not in checks.OPTIONAL:
+        if name is None and group in reference and group not in checks.OPTIONAL:
             raise ConfigError(f"{group}=null: one is needed. {_choose(group)}")
-    # Where data may be left out, the root file has no node for it.
-    data: dict[str, Any] = {"data": {}} if "data" in choices and "data" in values else {}
-    checks.check_values(values, data | _defaults(config_name))
+    # A group that the root file leaves out by default has no node there.
+    chosen: dict[str, Any] = {group: {} for group in choices if group in values}
+    checks.check_values(values, chosen | reference)
 
 
 def check_machinery(cfg: DictConfig) -> None:

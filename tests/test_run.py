@@ -15,7 +15,14 @@ from sklearn.metrics import accuracy_score
 from medvision.evaluation import Predictions
 from medvision.rundir import RunDirectory
 
-QUICK = ("experiment=digits_cnn", "trainer.max_epochs=1", "trainer.limit_train_batches=2", "evaluation.n_resamples=20")
+QUICK = (
+    "experiment=digits_cnn",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=2",
+    "evaluation.n_resamples=20",
+    "evaluation.robustness=false",
+    "evaluation.pictures=2",
+)
 FILES = {
     "config.yaml",
     "run.json",

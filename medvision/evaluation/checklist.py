@@ -88,8 +88,8 @@ def _about_data(facts: Mapping[str, Any], part: str) -> dict[int, str]:
     answers = {}
     if model:
         answers[9] = (
-            f"Decoded to {dimensions(model.get('image_size'))} pixels, {plural(model.get('channels') or 0, 'channel')}, "
-            f"resized by “{model.get('resize')}”; normalised with statistics of the training images, inside the model."
+            f"Decoded to {dimensions(model.get('image_size'))} pixels, {plural(model.get('channels') or 0, 'channel')},"
+            f" resized by “{model.get('resize')}”; normalised with statistics of the training images, inside the model."
         )
     if not data:
         return answers

@@ -66,7 +66,7 @@ def proportions(
         else:
             low, high = wilson(successes[name], n, confidence_level)
         # Whatever is counted, it is an accuracy among its trials.
-        caution = why_care("accuracy", value, units, resampling.grouped)
+        caution = why_care("accuracy", value, units, units, units if resampling.grouped else None)
         estimates[name] = Estimate(value, low, high, n, caution=caution)
     return estimates
 

@@ -83,7 +83,7 @@ def selective(
         answered = max(1, round(total * percentage / 100))
         answering = max(1, round(units * percentage / 100))
         low, high = _interval(value, resamples, answering, confidence_level)
-        caution = why_care("accuracy", value, answering, resampling.grouped)
+        caution = why_care("accuracy", value, answering, answering, answering if resampling.grouped else None)
         estimates[f"accuracy_at_{percentage}"] = Estimate(value, low, high, answered, caution=caution)
     value = float(_area(cases[None], errors[None])[0])
     low, high = from_resamples(value, _area(resampled_cases, resampled_errors), units, confidence_level)

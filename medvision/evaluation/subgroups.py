@@ -152,7 +152,7 @@ def _estimate(name: str, scored: _Scored, num_classes: int, grouped: bool) -> Es
     if math.isnan(found.value):
         return Estimate(None, None, None, n, "every case of this subgroup is of one class")
     left_out = f"mean over {found.classes} of {num_classes} classes" if 0 < found.classes < num_classes else None
-    caution = why_care(name, found.value, found.units, grouped)
+    caution = why_care(name, found.value, found.units, found.units, found.units if grouped else None)
     return Estimate(found.value, scored.low, scored.high, n, left_out, caution)
 
 

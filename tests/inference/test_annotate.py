@@ -213,6 +213,21 @@ def test_labelling_loads_no_torch():
 
 
 @pytest.mark.slow
+def test_an_onnx_file_labels_without_torch(onnx_path, folder, tmp_path):
+    script = (
+        "import sys\nfrom medvision.predict import main\n"
+        "try:\n    main()\nexcept SystemExit as ending:\n    print('ended', ending.code, 'torch' in sys.modules)"
+    )
+    arguments = [f"model={onnx_path}", f"images={folder}", f"out={tmp_path / 'out'}", "select=uncertainty", "k=5"]
+    command = [sys.executable, "-c", script, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("ended 0 False\n"), result.stderr
+    assert len(list(read_annotations(tmp_path / "out"))) == 1100
+    assert "an ONNX file cannot say where it looked" in (tmp_path / "out" / "review.html").read_text(encoding="utf-8")
+    assert len((tmp_path / "out" / "to_label.csv").read_text().splitlines()) == 6
+
+
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(100):
