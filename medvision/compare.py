@@ -9,7 +9,7 @@ from rich.console import Console
 
 import medvision
 from medvision.command import run_command
-from medvision.comparison_runs import check, train
+from medvision.comparison_runs import ONE_PROCESS, check, train
 from medvision.errors import RunError
 from medvision.files import replacing, write_text
 from medvision.rundir import fresh, shared
@@ -37,7 +37,7 @@ def compare(cfg: DictConfig) -> None:
         runs, left_out = finished.find([places] if isinstance(places, str) else list(places))
         candidates = finished.candidates(runs)
         found = compare_candidates(candidates, cfg.evaluation.confidence_level, cfg.evaluation.n_resamples)
-        notes = [*left_out, *finished.notes(runs), *cautions(found)]
+        notes = [*left_out, *finished.notes(runs), *([ONE_PROCESS] if cfg.models else []), *cautions(found)]
         now = datetime.now().astimezone().isoformat(timespec="minutes")
         facts = {
             "written": now,

@@ -10,6 +10,11 @@ from medvision.rundir import RunDirectory, shared
 
 # What is typed for the comparison itself, and not for the models it may train.
 OWN = ("runs", "models", "metric", "out", "output_root")
+# True of what `train` leaves behind.
+ONE_PROCESS = (
+    "The models were trained one after another in one process: the peak memory of each includes what the ones before "
+    "it had loaded."
+)
 _WITH_RUNS = (*OWN, "evaluation.confidence_level", "evaluation.n_resamples")
 
 

@@ -53,14 +53,14 @@ class FinishedRun:
 
     def cost(self) -> dict[str, float | None]:
         """What it took, None where run.json does not say."""
-        seconds, model = self.facts.get("seconds") or {}, self.facts.get("model") or {}
+        seconds = self.facts.get("seconds") or {}
         files = [file for file in (self.path / "model").rglob("*") if file.is_file()]
         found = {
             "seconds_fit": seconds.get("fit"),
             "seconds_predict_per_image": seconds.get("predict_per_image"),
             "size_bytes": sum(file.stat().st_size for file in files) or None,
             "peak_memory_bytes": self.facts.get("peak_memory_bytes"),
-            "parameters": model.get("parameters"),
+            "parameters": self.facts.get("parameters"),
         }
         return {name: found[name] for name in COSTS}
 

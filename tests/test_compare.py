@@ -125,6 +125,7 @@ def test_models_are_trained_on_the_same_data_and_compared(run):
     facts = json.loads(Path("found/comparison.json").read_text())
     assert [model["name"] for model in facts["models"]] == ["small_cnn", "small_resnet"]
     assert facts["n"] == 359
+    assert any("in one process" in note for note in facts["notes"])
     for model in ("small_cnn", "small_resnet"):
         metrics = json.loads(Path(f"found/runs/{model}/metrics.json").read_text())
         (row,) = [row for row in facts["models"] if row["name"] == model]

@@ -47,7 +47,7 @@ def write(tmp_path, monkeypatch):
 
 
 def test_runs_are_read_with_what_they_cost(write):
-    write("a", facts={"peak_memory_bytes": 5, "model": {"parameters": 7}})
+    write("a", facts={"peak_memory_bytes": 5, "parameters": 7})
     write("b", model="svm")
     runs, left_out = find(["a", "b"])
     assert left_out == []

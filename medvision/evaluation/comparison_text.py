@@ -24,10 +24,10 @@ def headline(comparison: Comparison, metric: str) -> str:
         if best in (pair.first, pair.second) and not pair.differences[metric].distinguishable
     ]
     if not equals:
-        others = "the other" if len(models) == 2 else f"the other {len(models) - 1}"
-        return f"{best} is better than {others}: {reached}"
-    if len(equals) == len(models) - 1:
-        return f"{best} leads with {reached}, but cannot be told from the other{'s' if len(equals) > 1 else ''}"
+        other = next(name for name, _ in models if name != best)
+        return f"{best} is better than {other if len(models) == 2 else f'the other {len(models) - 1}'}: {reached}"
+    if len(equals) == len(models) - 1 > 1:
+        return f"{best} leads with {reached}, but cannot be told from the others"
     some = " and ".join(equals) if len(equals) < 3 else f"{len(equals)} others"
     return f"{best} leads with {reached}, but cannot be told from {some}"
 
@@ -91,7 +91,8 @@ def cautions(comparison: Comparison) -> Iterator[str]:
     if any(row.folds > 1 for row in models):
         yield (
             "Out-of-fold predictions come from models whose training sets overlap: intervals take the cases for "
-            "independent and may be somewhat narrow."
+            "independent and may be somewhat narrow. An AUROC over joined folds ranks the scores of one model "
+            "among those of others."
         )
     if comparison.units < 50:
         yield f"{cases(comparison)} are few: only large differences can be seen with them."

@@ -86,6 +86,10 @@ def test_the_headline_tells_the_best_and_its_equals(clear, said):
     rows = [row("A", 0.8), row("B", 0.7), row("C", 0.6)]
     found = comparison([*pairs, ("B", "C", difference(0.1, 0, 0.2))], rows)
     assert headline(found, "accuracy") == said
+    two = comparison([("A", "B", difference(0.1, 0.05, 0.15, 0.01, True))])
+    assert headline(two, "accuracy") == "A is better than B: 80.0 % accuracy"
+    unclear = comparison([("A", "B", difference(0.1, -0.05, 0.25))])
+    assert headline(unclear, "accuracy") == "A leads with 80.0 % accuracy, but cannot be told from B"
     assert headline(comparison([], [row("A", 0.8)]), "accuracy") == "A: 80.0 % accuracy"
     assert "undefined" in headline(comparison([], [row("A", None)]), "accuracy")
 

@@ -81,7 +81,6 @@ def test_intervals_of_differences_cover(seeds, group_size):
             differences[name].append(scale.difference(name, first, second))
     for name, found in differences.items():
         covered = np.mean([one.low <= 0 <= one.high for one in found])
-        print(name, covered, kstest([one.p for one in found], "uniform").pvalue)
         assert 0.91 <= covered <= 0.995, (name, covered)
         if found[0].test != "McNemar":
             assert kstest([one.p for one in found], "uniform").pvalue > 1e-3, name
