@@ -212,8 +212,8 @@ def test_inside_another_hydra_program(tmp_path):
         assert hydra.compose("theirs").a == 1
 
 
-def test_every_value_that_is_null_in_train_yaml_has_a_type():
-    root = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "train.yaml"))
+def test_every_value_that_is_null_in_a_root_file_has_a_type():
+    roots = [OmegaConf.to_container(OmegaConf.load(file)) for file in CONF_DIR.glob("*.yaml")]
 
     def nulls(node, path=""):
         for key, value in node.items():
@@ -222,11 +222,11 @@ def test_every_value_that_is_null_in_train_yaml_has_a_type():
             elif value is None:
                 yield f"{path}{key}"
 
-    assert set(nulls(root)) == set(checks.TYPES)
+    assert {name for root in roots for name in nulls(root)} == set(checks.TYPES)
 
 
 def test_the_rules_speak_of_keys_that_exist():
-    files = [OmegaConf.to_container(OmegaConf.load(CONF_DIR / "train.yaml"))]
+    files = [OmegaConf.to_container(OmegaConf.load(file)) for file in CONF_DIR.glob("*.yaml")]
     for group, option in [*GROUPS, ("data", "_shared")]:
         files.append({group: OmegaConf.to_container(OmegaConf.load(CONF_DIR / group / f"{option}.yaml"))})
     for file in options("model/features").values():
@@ -266,3 +266,9 @@ def test_the_copy_inside_a_wheel_comes_first(tmp_path):
         check=True,
     )
     assert Path(done.stdout.strip()) == tmp_path / "medvision" / "conf"
+
+
+def test_a_value_may_have_the_name_of_a_group():
+    cfg = compose("model=some/file.onnx", "images=a", config_name="predict")
+    assert (cfg.model, cfg.images) == ("some/file.onnx", "a")
+    assert compose("model=small_resnet").choices.model == "small_resnet"
