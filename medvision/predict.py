@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -13,11 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import medvision
 from medvision.command import run_command
-from medvision.errors import BundleError, ConfigError, Interrupted, ModelError, RunError
+from medvision.errors import BundleError, ConfigError, Interrupted, RunError
 from medvision.rundir import RunDirectory
-
-if TYPE_CHECKING:
-    from medvision.inference.review_page import DrawMaps
 
 
 def main() -> None:
@@ -65,7 +62,6 @@ def predict(cfg: DictConfig) -> None:
                     keep_embeddings=cfg.select != "none",
                     progress=progress,
                 )
-            draw_maps, no_map = _maps(model, path) if cfg.review else (None, "")
             now = datetime.now().astimezone().isoformat(timespec="minutes")
             with _progress(console, "review page") as progress:
                 write_outputs(
@@ -75,8 +71,6 @@ def predict(cfg: DictConfig) -> None:
                     cfg,
                     key=key,
                     written=f"medvision {medvision.__version__}, {now}, model {path} ({digest[:12]})",
-                    draw_maps=draw_maps,
-                    no_map=no_map,
                     progress=progress,
                 )
 
@@ -100,22 +94,6 @@ def _folder(cfg: DictConfig, key: str) -> Path:
     except OSError as error:
         raise RunError(f"{out} cannot be written ({error.strerror}).\nChoose another place with out=DIR.") from error
     return out
-
-
-def _maps(model: Any, path: Path) -> "tuple[DrawMaps | None, str]":
-    """What draws the class activation maps, or why there are none."""
-    if path.suffix.lower() == ".onnx":
-        return None, "Heat maps need the bundle: an ONNX file cannot say where it looked."
-    from medvision.inference.explain import activation_maps, why_no_maps
-    from medvision.inference.overlay import overlay
-
-    try:
-        reason = why_no_maps(model)
-    except ModelError as error:  # a classical model
-        reason = str(error)
-    if reason:
-        return None, f"No heat maps: {reason}"
-    return lambda images, classes: list(map(overlay, images, activation_maps(model, images, classes))), ""
 
 
 @contextmanager

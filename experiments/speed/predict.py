@@ -27,7 +27,6 @@ from medvision.inference.annotate import annotate
 from medvision.inference.gate import gate_statistics
 from medvision.inference.inputs import find_images
 from medvision.inference.predictor import Predictor
-from medvision.models.resnet import small_resnet
 from medvision.models.small_cnn import small_cnn
 from medvision.models.torchvision_models import torchvision_model
 
@@ -49,7 +48,6 @@ def main() -> None:
         write_files(Path(folder) / "images", arguments.files)
         for name, network in {
             "small_cnn": small_cnn(4, 3, (SIDE, SIDE)),
-            "small_resnet": small_resnet(4, 3, (SIDE, SIDE)),
             "resnet18": torchvision_model(4, 3, (SIDE, SIDE), name="resnet18"),
         }.items():
             files(table, name, network, Path(folder), arguments.rounds, arguments.device)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medvision.console import show_estimates
+from medvision.errors import ModelError
 from medvision.evaluation.verdict import evaluate
 from medvision.files import write_text
 from medvision.inference.annotate import ANNOTATIONS, Model, read_embeddings
@@ -23,6 +24,7 @@ from medvision.inference.ledger import (
     write_csv,
     write_selection,
 )
+from medvision.inference.onnx_predictor import OnnxPredictor
 from medvision.inference.review_page import DrawMaps, write_review
 from medvision.inference.selection import select_uncertain
 
@@ -44,8 +46,6 @@ def write_outputs(
     *,
     key: str,
     written: str,
-    draw_maps: DrawMaps | None,
-    no_map: str,
     progress: Callable[[int, int], None],
 ) -> None:
     """Write everything that is made of annotations.jsonl, and say what is there.
@@ -57,14 +57,13 @@ def write_outputs(
         cfg: `images`, `review`, `select`, `k` and `evaluation` of conf/predict.yaml.
         key: of the job; see `write_review`.
         written: for the foot of the page.
-        draw_maps: see `write_review`.
-        no_map: see `write_review`.
         progress: called with the number of pages' images done and of all.
     """
     index = index_annotations(out)
     table = write_csv(out, model.class_names)
     files = {"annotations": table, "as JSON Lines": out / ANNOTATIONS}
     if cfg.review:
+        draw_maps, no_map = _maps(model)
         pages = write_review(
             out,
             index,
@@ -91,6 +90,22 @@ def write_outputs(
     if model.gate is None:
         console.print("The model has no input gate: nothing was checked for likeness to its training images.")
     console.print("Research use only: not a medical device.", style="dim")
+
+
+def _maps(model: Model) -> tuple[DrawMaps | None, str]:
+    """What draws the class activation maps, or why there are none."""
+    if isinstance(model, OnnxPredictor):
+        return None, "No heat maps: an ONNX file cannot say where it looked; the bundle can."
+    from medvision.inference.explain import activation_maps, why_no_maps
+    from medvision.inference.overlay import overlay
+
+    try:
+        reason = why_no_maps(model)
+    except ModelError as error:  # a classical model
+        reason = str(error)
+    if reason:
+        return None, f"No heat maps: {reason}"
+    return lambda images, classes: list(map(overlay, images, activation_maps(model, images, classes))), ""
 
 
 def _select(out: Path, index: Index, k: int) -> Path:
