@@ -39,7 +39,7 @@ def paired_proportions(only_first: int, only_second: int, n: int, confidence_lev
         confidence_level: in (0, 1).
 
     >>> [round(end, 4) for end in paired_proportions(12, 4, 100, 0.95)]
-    [0.0007, 0.1561]
+    [-0.0017, 0.1585]
 
     Source: Bonett and Price 2012, doi:10.3102/1076998611411915, Wald's interval after one more case on each side.
     """
