@@ -127,7 +127,9 @@ def measure(
         sets = evaluate_sets(predictions, predictor.conformal["quantile"], level, n_resamples)
         found |= _under("conformal", sets)
     found |= _under("selective", selective(predictions, level, n_resamples))
-    found |= _under("subgroup", subgroups(predictions, level).estimates)
+    by_subgroup = subgroups(predictions, level)
+    found |= _under("subgroup", by_subgroup.estimates)
+    found |= _under("subgroup_gap", {f"{gap.column}/{gap.metric}": gap.estimate for gap in by_subgroup.gaps})
     if settings.robustness:
         found |= _under("robustness", robustness(predictor, images, predictions, level, n_resamples))
     found = _under(part, found)

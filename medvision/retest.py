@@ -1,7 +1,6 @@
 """A finished run tested once more: on its own test images, or on images from elsewhere."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +13,6 @@ from medvision.assessment import measure, predict
 from medvision.console import show_headline
 from medvision.data.external import External, read_external
 from medvision.errors import RunError
-from medvision.evaluation import Estimate
 from medvision.files import write_text
 from medvision.inference.bundle import load_bundle
 from medvision.inference.predictor import Predictor
@@ -83,7 +81,10 @@ def elsewhere(cfg: DictConfig, console: Console) -> None:
     write_text(folder / "quarantine.csv", found.quarantine.to_csv(index=False, lineterminator="\n"))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     write_metrics(folder / "metrics.json", metrics)
-    facts = _facts(cfg, trained, directory, predictor, metrics, found, unseen)
+    facts = collect(
+        trained, directory, predictor, predictions, metrics, f"{name_of(trained)} on {_title(cfg)}", "external"
+    )
+    facts |= _facts(cfg, predictor, found, unseen)
     write_external_report(
         folder, facts, predictor, predictions, found.arrays.images, metrics, trained.evaluation.pictures
     )
@@ -137,17 +138,10 @@ def _folder(cfg: DictConfig, directory: RunDirectory) -> Path:
         ) from error
 
 
-def _facts(
-    cfg: DictConfig,
-    trained: DictConfig,
-    directory: RunDirectory,
-    predictor: Predictor,
-    metrics: Mapping[str, Estimate],
-    found: External,
-    unseen: Any,
-) -> dict[str, Any]:
+def _facts(cfg: DictConfig, predictor: Predictor, found: External, unseen: Any) -> dict[str, Any]:
+    """What differs from the run's own facts."""
     counts = np.bincount(found.arrays.targets, minlength=len(predictor.class_names))
-    return collect(trained, directory, predictor, metrics, f"{name_of(trained)} on {_title(cfg)}", "external") | {
+    return {
         "kind": "external test",
         "command": f"python -m medvision.evaluate {' '.join(cfg.overrides)}",
         "data": {
