@@ -156,7 +156,7 @@ def activation_maps(predictor: Predicts, images: NDArray[np.uint8], classes: Arr
 
 def _find_layer(predictor: Predicts) -> tuple[Network, nn.Module] | str:
     """The network and the layer that maps are made of, or why there is none that serves."""
-    network = getattr(predictor, "network", None)
+    network = getattr(predictor, "model", None)
     if not isinstance(network, Network):
         return "they need a network of medvision.models"
     layer = network.cam_layer
