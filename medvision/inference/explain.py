@@ -131,7 +131,7 @@ def activation_maps(predictor: Predicts, images: NDArray[np.uint8], classes: Arr
     Source: Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2.
     """
     # Half a second, which most who load a model never need.
-    from captum.attr import LayerGradCam  # type: ignore[import-untyped]
+    from captum.attr import LayerGradCam
 
     found = _find_layer(predictor)
     if isinstance(found, str):
