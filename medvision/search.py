@@ -30,7 +30,7 @@ from medvision.models.network import Network
 from medvision.provenance import environment
 from medvision.randomness import key
 from medvision.rundir import RunDirectory
-from medvision.search_space import Dimension, override
+from medvision.search_space import Dimension, override, rounded
 from medvision.search_storage import open_study
 from medvision.stages import read_data, train
 from medvision.training.signals import StopSignal
@@ -121,11 +121,13 @@ def _run(
     console: Console,
 ) -> None:
     """Train one trial, tell the study, and leave a line."""
-    chosen = []
+    chosen, told = [], []
     for one in space:
         # Seeded by trial and key, so that a study that was killed goes on as if it had not been.
         study.sampler = optuna.samplers.TPESampler(seed=key("search", cfg.seed, trial.number, one.key) % 2**32)
-        chosen.append(override(one.key, one.suggest(trial)))
+        value = one.suggest(trial)
+        chosen.append(override(one.key, value))
+        told.append(override(one.key, rounded(value)))
     place = f"out={quoted(directory.path)}"
     own = compose(*typed, *chosen, place, config_dir=cfg.get("config_dir"))
     epochs = [frozen for frozen in study.get_trials(deepcopy=False) if frozen.number == trial.number]
@@ -133,7 +135,7 @@ def _run(
     label, started = f"trial {trial.number}", time.monotonic()
 
     with ExitStack() as stack:
-        status = stack.enter_context(console.status(f"{label}  {' '.join(chosen)}"))
+        status = stack.enter_context(console.status(f"{label}  {' '.join(told)}"))
         # The lines of each epoch belong into the trial's own train.log.
         nowhere = Console(file=stack.enter_context(Path(os.devnull).open("w")))
         stack.enter_context(logging_to(directory.path / "train.log", nowhere))
@@ -153,7 +155,7 @@ def _run(
             trial.set_user_attr("failed", str(error).partition("\n")[0])
     study.tell(trial, score, state=TrialState.COMPLETE if score is not None else TrialState.PRUNED)
     shutil.rmtree(directory.path / "checkpoints", ignore_errors=True)
-    _tell(console, study, trial.number, cfg.monitor, chosen, time.monotonic() - started)
+    _tell(console, study, trial.number, cfg.monitor, told, time.monotonic() - started)
 
 
 def _train(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Console, on_epoch: Any) -> float | None:
@@ -174,7 +176,7 @@ def _train(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: 
 
 
 def _tell(
-    console: Console, study: optuna.Study, number: int, monitor: str, chosen: Sequence[str], seconds: float
+    console: Console, study: optuna.Study, number: int, monitor: str, told: Sequence[str], seconds: float
 ) -> None:
     frozen = study.get_trials(deepcopy=False)[number]
     if frozen.state == TrialState.COMPLETE:
@@ -184,7 +186,7 @@ def _tell(
         ending = f"failed: {frozen.user_attrs['failed']}"
     else:
         ending = f"pruned after epoch {frozen.last_step}, {monitor} {frozen.value or math.nan:.4f}"
-    line = f"trial {number}  {ending}  {seconds:.1f} s  {' '.join(chosen)}"
+    line = f"trial {number}  {ending}  {seconds:.1f} s  {' '.join(told)}"
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

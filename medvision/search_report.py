@@ -22,7 +22,7 @@ from medvision.evaluation.search_plots import draw_history, draw_importance
 from medvision.evaluation.sheet import render
 from medvision.evaluation.svg import to_svg
 from medvision.files import write_text
-from medvision.search_space import Dimension, override
+from medvision.search_space import Dimension, override, rounded
 from medvision.search_storage import shown
 
 # Fewer finished trials than these say nothing of what mattered.
@@ -51,35 +51,38 @@ def write(
     best = _best(study)
     if best is not None:
         (folder / "experiment").mkdir(exist_ok=True)
-        write_text(folder / "experiment" / "best.yaml", experiment(best, cfg, typed, space))
+        finished = sum(row["value"] is not None for row in rows)
+        write_text(folder / "experiment" / "best.yaml", experiment(best, finished, cfg, typed, space))
     write_text(folder / "tune.html", _page(study, best, cfg, space, rows, folder))
     return best
 
 
-def experiment(best: FrozenTrial, cfg: DictConfig, typed: Sequence[str], space: Sequence[Dimension]) -> str:
-    """The configuration of a trial as an experiment file, with what made it at its head."""
+def experiment(
+    best: FrozenTrial, finished: int, cfg: DictConfig, typed: Sequence[str], space: Sequence[Dimension]
+) -> str:
+    """The configuration of the best of the finished trials as an experiment file, with what made it at its head."""
     chosen = [override(name, value) for name, value in values(best, space).items()]
     own = OmegaConf.to_container(compose(*typed, *chosen, config_dir=cfg.get("config_dir")))
     if not isinstance(own, dict):
         raise ConfigError("The configuration is no mapping.")
     choices = own.pop("choices")
-    for name in ("overrides", "config_dir", "out", "resume", "output_root"):
+    for name in ("overrides", "config_dir", "out", "resume", "output_root", "logger"):
         own.pop(name, None)
-    groups = [{f"override /{group}": option} for group, option in choices.items() if group != "experiment"]
+    told = sorted(group for group in choices if group not in ("experiment", "logger"))
+    groups = [{f"override /{group}": choices[group]} for group in told]
     head = [
         "# @package _global_",
         f"# The best trial of the search {cfg.study}: number {best.number}.",
         "#",
         f"#   {command(cfg)}",
         "#",
-        f"# {cfg.monitor} {best.value:.4f}, the best of {best.number + 1} trials or more and therefore too good to be "
-        "expected of new",
-        "# cases. The test images had no part in it.",
+        f"# {cfg.monitor} {best.value:.4f}: the best of {finished} on validation, so new cases will be less kind.",
+        "# The test images had no part in it.",
         "#",
         *(f"#   {line}" for line in chosen),
         "",
     ]
-    # As the head of a comment a value could end the line.
+    # A value with a line break would end the comment.
     text = "\n".join(line.replace("\r", " ") for line in head)
     return text + "\n" + yaml.safe_dump({"defaults": groups} | own, sort_keys=False, allow_unicode=True)
 
@@ -118,7 +121,7 @@ def _rows(study: optuna.Study, space: Sequence[Dimension]) -> list[dict[str, Any
                 "epochs": trial.last_step,
                 "seconds": trial.duration.total_seconds() if trial.duration else None,
                 "chosen": chosen,
-                "values": [override(name, _rounded(value)) for name, value in chosen.items()],
+                "values": [override(name, rounded(value)) for name, value in chosen.items()],
                 "reason": reason,
                 "is_best": best is not None and trial.number == best.number,
             }
@@ -171,9 +174,5 @@ def _importance(study: optuna.Study, scores: Sequence[float]) -> dict[str, float
         return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
 
 
-def _rounded(value: Any) -> Any:
-    return float(f"{value:.3g}") if isinstance(value, float) else value
-
-
 def _told(value: Any) -> str:
-    return str(_rounded(value))
+    return str(rounded(value))

@@ -87,6 +87,11 @@ def override(key: str, value: Any) -> str:
     return f"{key}={_text(value)}"
 
 
+def rounded(value: Any) -> Any:
+    """A value to look at: numbers to three digits."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
 def corners(space: Sequence[Dimension]) -> Iterator[list[str]]:
     """Overrides that between them hold every choice, and both ends of every range."""
     rows = itertools.zip_longest(*(one.extremes() for one in space))
