@@ -19,6 +19,7 @@ from medvision.models.network import Network
 from medvision.randomness import key
 from medvision.rundir import RunDirectory
 from medvision.targets import build
+from medvision.training import loggers
 from medvision.training.checkpoint_io import AtomicCheckpointIO
 from medvision.training.checkpoints import Checkpoints, OnEpoch
 from medvision.training.classifier import Classifier
@@ -30,6 +31,11 @@ from medvision.training.signals import StopSignal
 from medvision.training.trainer import weight_averaging
 
 log = logging.getLogger(__name__)
+
+
+def check_extras(cfg: DictConfig) -> None:
+    """Refuse what needs a package that is not installed, before the long part begins."""
+    loggers.check(cfg.logger)
 
 
 def read_data(cfg: DictConfig) -> ImageDataModule:
