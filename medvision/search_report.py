@@ -118,6 +118,7 @@ def _rows(study: optuna.Study, space: Sequence[Dimension]) -> list[dict[str, Any
                 "number": trial.number,
                 "status": "failed" if reason else _STATUS[trial.state],
                 "value": trial.value if trial.state == TrialState.COMPLETE else None,
+                "last": trial.value if trial.state == TrialState.PRUNED else None,
                 "epochs": trial.last_step,
                 "seconds": trial.duration.total_seconds() if trial.duration else None,
                 "chosen": chosen,
@@ -140,7 +141,8 @@ def _page(
 ) -> str:
     finished = sorted((row["number"], row["value"]) for row in rows if row["value"] is not None)
     shares = _importance(study, [value for _, value in finished])
-    draw = partial(draw_history, finished, cfg.monitor == "val/loss", cfg.monitor)
+    pruned = [(row["number"], row["last"]) for row in rows if row["last"] is not None]
+    draw = partial(draw_history, finished, pruned, cfg.monitor == "val/loss", cfg.monitor)
     notes = [] if shares else [f"Which values mattered is told from {_ENOUGH_TRIALS} finished trials on."]
     counts = ", ".join(
         f"{count} {status}"

@@ -263,3 +263,29 @@ def test_jobs_do_not_outlive_a_killed_parent(folder, parent):
     parent.kill()
     wait_for(lambda: status_of_first(folder) == "interrupted")
     assert len(calls()) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_multirun_goes_on_where_it_was(tmp_path, monkeypatch):
+    """With real jobs: what was finished is skipped, what was interrupted resumes, and all end alike."""
+    monkeypatch.chdir(tmp_path)
+    small = ("trainer.max_epochs=20", "trainer.limit_train_batches=5", "evaluation.report=false")
+    small += ("evaluation.robustness=false", "evaluation.n_resamples=100")
+    arguments = [sys.executable, "-m", "medvision.train", "-m", "experiment=digits_cnn", "seed=0,1", *small]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 180
+    while not list(tmp_path.glob("multirun/*/*/1_*/checkpoints/last.ckpt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    (second,) = tmp_path.glob("multirun/*/*/1_*/run.json")
+    wait_for(lambda: json.loads(second.read_text())["status"] == "interrupted")
+    result = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 0
+    assert [job["status"] for job in jobs(tmp_path)] == ["skipped", "finished"]
+    assert "Restored" in (second.parent / "train.log").read_text()
+    rows = (second.parent / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 21
+    assert (second.parents[1] / "leaderboard.csv").read_text().count(",finished,") == 1

@@ -8,11 +8,18 @@ from matplotlib.ticker import MaxNLocator
 from medvision.evaluation.plots import BLUE, DIM, INK, VERMILION, finish, short
 
 
-def draw_history(values: Sequence[tuple[int, float]], smaller_is_better: bool, label: str, ax: Axes) -> Axes:
-    """The value of each finished trial, and the best one so far.
+def draw_history(
+    values: Sequence[tuple[int, float]],
+    pruned: Sequence[tuple[int, float]],
+    smaller_is_better: bool,
+    label: str,
+    ax: Axes,
+) -> Axes:
+    """The value of each trial, and the best one so far.
 
     Args:
-        values: number and value of each trial, in order.
+        values: number and value of each finished trial, in order.
+        pruned: number and last value of each trial that was pruned.
         smaller_is_better: which way is up.
         label: of the values.
         ax: to draw on.
@@ -22,7 +29,11 @@ def draw_history(values: Sequence[tuple[int, float]], smaller_is_better: bool, l
         best = value if best is None else min(best, value) if smaller_is_better else max(best, value)
         line.append(best)
     numbers = [number for number, _ in values]
-    ax.plot(numbers, [value for _, value in values], "o", color=BLUE, markersize=4, label="trial")
+    if pruned:
+        ax.plot(*zip(*pruned, strict=True), "x", color=DIM, markersize=4, label="pruned, when it was")
+    ax.plot(numbers, [value for _, value in values], "o", color=BLUE, markersize=4, label="finished")
+    end = max(number for number, _ in [*values, *pruned])
+    numbers, line = [*numbers, end], [*line, line[-1]]
     ax.step(numbers, line, where="post", color=VERMILION, linewidth=1.4, label="best so far")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return finish(ax, "Trial", label)
