@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from medvision.data.datamodule import ImageDataModule
 from medvision.data.table import SplitArrays
-from medvision.evaluation import Estimate, Predictions, evaluate, evaluate_calibration
+from medvision.evaluation import Estimate, Predictions, evaluate, evaluate_calibration, metrics
 from medvision.evaluation.calibration import fit_temperature
 from medvision.evaluation.conformal import conformalise, evaluate_sets
 from medvision.evaluation.operating_point import OperatingPoint, apply, choose, default_positive, positive_scores
@@ -22,6 +22,7 @@ from medvision.inference.bundle import amend_bundle, load_bundle
 from medvision.inference.gate import gate_statistics
 from medvision.inference.predictor import Predictor
 from medvision.inference.robustness import robustness
+from medvision.models.classical import Classical
 from medvision.models.network import Network
 from medvision.randomness import generator
 
@@ -96,6 +97,24 @@ def predict(predictor: Predictor, arrays: SplitArrays) -> Predictions:
     """What a model says of labelled images."""
     logits = predictor.predict_logits(arrays.images)
     return _predictions(arrays, logits, predictor.class_names, predictor.temperature)
+
+
+def validation_score(learner: Classical, arrays: SplitArrays, monitor: str) -> float:
+    """What a network's `monitor` would be for a classical model, which has no epochs.
+
+    Args:
+        learner: fitted.
+        arrays: the validation split.
+        monitor: val/loss, val/accuracy, val/recall or val/auroc.
+    """
+    probs = softmax(learner.logits(arrays.images))
+    scores = {
+        "val/loss": metrics.log_loss,
+        "val/accuracy": metrics.accuracy,
+        "val/recall": metrics.balanced_accuracy,
+        "val/auroc": lambda *both: float(np.nanmean(metrics.auroc(*both))),
+    }
+    return scores[monitor](probs, arrays.targets)
 
 
 def measure(

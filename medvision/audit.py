@@ -14,12 +14,11 @@ import medvision
 from medvision.command import run_command
 from medvision.errors import RunError
 from medvision.files import write_text
+from medvision.jobs import FINDINGS
 from medvision.rundir import fresh
 
 if TYPE_CHECKING:
     from medvision.data.audit import Audit
-
-FINDINGS = 3  # the exit code
 
 
 def main() -> None:

@@ -40,7 +40,12 @@ TYPES: Mapping[str, Any] = {
     "evaluation.prevalence": float | None,
     "runs": str | list[str] | None,
     "models": list[str],
+    "storage": str | None,
+    "study": str | None,
 }
+
+# Nodes whose keys the root file does not list: each is checked by who reads it.
+FREE_FORM = ("data", "search")
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "accelerator": ("auto", "cpu", "gpu"),
@@ -63,9 +68,10 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
         *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
         *("checkpoint.every_n_steps", "evaluation.n_resamples", "k", "data.max_train_samples"),
         *("model.pca", "model.n_estimators", "model.max_depth", "model.min_samples_leaf", "model.max_iter"),
+        *("n_trials", "pruner.min_epochs"),
         *("model.n_neighbors", "model.features.cell", "model.features.directions", "model.features.size"),
     ),
-    ">= 2": ("data.n_folds", "model.calibration_folds", "model.max_leaf_nodes"),
+    ">= 2": ("pruner.reduction_factor", "data.n_folds", "model.calibration_folds", "model.max_leaf_nodes"),
     "> 0 and < 1": (
         *("data.val_fraction", "data.test_fraction"),
         "scheduler.pct_start",
@@ -127,7 +133,7 @@ def _check_plain(path: str, values: Mapping[str, Any], reference: Mapping[str, A
             raise ConfigError(f"{name}={targets.shown(value)}: expected the keys {', '.join(known)}, not one value.")
         elif "_target_" in known and "_target_" not in value:
             raise ConfigError(f"{name} has no _target_: expected such as {known['_target_']}.")
-        elif "_target_" not in value and name != "data":
+        elif "_target_" not in value and name not in FREE_FORM:
             _check_plain(f"{name}.", value, known, names)
 
 

@@ -20,7 +20,7 @@ def run_command(name: str, task: Callable[[DictConfig], object]) -> NoReturn:
     """Run a command and leave the process.
 
     Exit codes: 0 done, 1 a bug (with its traceback) or a failed job of a multirun, 2 a mistake of the user (with a
-    message of one to three lines), 130 Ctrl-C, 143 SIGTERM, and what the task itself returns.
+    message of one to three lines), 130 Ctrl-C, 143 SIGTERM, and what the task itself returns, such as 3 for findings.
 
     Args:
         name: of the command, which is its module `medvision.<name>` and its root file `conf/<name>.yaml`.
@@ -55,7 +55,7 @@ def _run(name: str, task: Callable[[DictConfig], object], argv: list[str]) -> in
     if arguments.multirun:
         from medvision.launcher import multirun
 
-        return 0 if multirun(name, arguments.overrides, arguments.config_dir) else 1
+        return multirun(name, arguments.overrides, arguments.config_dir)
 
     from medvision.config import compose
 

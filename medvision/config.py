@@ -39,7 +39,8 @@ def compose(*overrides: str, config_name: str = "train", config_dir: str | Path 
         config_dir: a folder laid out like conf/ whose files are found beside ours.
 
     Returns:
-        The config; `choices` holds the chosen option of every group (null where none is), `overrides` what was given.
+        The config; `choices` holds the chosen option of every group (null where none is), `overrides` what was given,
+        `config_dir` that folder, where one was.
 
     Raises:
         ConfigError: if an override cannot be read, or the config cannot work; see `check`.
@@ -66,6 +67,8 @@ def compose(*overrides: str, config_name: str = "train", config_dir: str | Path 
             del cfg["hydra"]
             cfg.choices = choices
             cfg.overrides = list(overrides)
+            if config_dir is not None:
+                cfg.config_dir = str(config_dir)
         _check_present(cfg)
         OmegaConf.resolve(cfg)
     check(cfg, config_name)
@@ -85,6 +88,7 @@ def check(cfg: DictConfig, config_name: str = "train") -> None:
     values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     choices = values.pop("choices", {})
     values.pop("overrides", None)
+    values.pop("config_dir", None)
     reference = _defaults(config_name)
     for group, name in choices.items():
         if name is None and group in reference and group not in checks.OPTIONAL:

@@ -15,7 +15,7 @@ from medvision.evaluation.replicates import Replicate
 from medvision.resume import ABOUT_THIS_COMMAND, FREE
 
 # Runs that differ in nothing else are one configuration.
-VARYING = ("seed", "data.fold", "choices", "overrides", *ABOUT_THIS_COMMAND, *FREE)
+VARYING = ("seed", "data.fold", "choices", "overrides", "config_dir", *ABOUT_THIS_COMMAND, *FREE)
 
 
 @dataclass(frozen=True, eq=False)

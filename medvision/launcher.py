@@ -11,7 +11,6 @@ import time
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -25,34 +24,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from medvision.config import LAUNCHER, check_machinery, compose, opened, parsed, quoted, session
 from medvision.errors import ConfigError, Interrupted, RunError
-from medvision.files import write_text
+from medvision.jobs import FINDINGS, Board, Job, exit_code, load, save, summary, varying
 
 
-@dataclass
-class Job:
-    """One line of jobs.json.
-
-    Attributes:
-        folder: its run directory.
-        overrides: what was typed, with one value each.
-        status: waiting, running, finished, skipped (finished by an earlier command), failed or interrupted.
-        reason: the last thing it said before it failed.
-    """
-
-    folder: str
-    overrides: list[str]
-    status: str = "waiting"
-    exit_code: int | None = None
-    seconds: float | None = None
-    reason: str | None = None
-
-
-def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None) -> bool:
+def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None) -> int:
     """Run one job for every combination of the values in `overrides`.
 
     Args:
@@ -61,7 +39,7 @@ def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None)
         config_dir: a further folder of config files, or None.
 
     Returns:
-        Whether all jobs finished.
+        The exit code: 0 if all jobs finished, 3 if some have findings, 1 if any failed.
 
     Raises:
         ConfigError: if any job has a config that cannot work; none is started then.
@@ -86,9 +64,13 @@ def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None)
             lines = [*search_path, *opened(typed), *own]
             # No task: the launcher starts processes instead.
             machine.multirun(config_name, lambda cfg: None, lines, with_log_configuration=False)
-    jobs = [Job(**job) for job in json.loads((folder / "jobs.json").read_text(encoding="utf-8"))]
-    _show(jobs)
-    return all(job.status in ("finished", "skipped") for job in jobs)
+    jobs, console = load(folder), Console(highlight=False)
+    console.print(summary(jobs))
+    if config_name == "train":
+        from medvision import leaderboard  # loads pandas, which the jobs need not wait for
+
+        leaderboard.write(folder, jobs, console)
+    return exit_code(jobs)
 
 
 def command(config_name: str) -> list[str]:
@@ -100,7 +82,8 @@ class ProcessLauncher(Launcher):
     """Hydra's way to start jobs, here `python -m medvision.<command> <overrides> out=<folder>`.
 
     Args:
-        n_jobs: how many run at the same time; above 1 each writes to `<folder>.log` instead of the terminal.
+        n_jobs: how many run at the same time; above 1, and where the terminal shows a table of them, each writes to
+            `<folder>.log` instead of the terminal.
         folder: of the multirun, for jobs.json and a run directory each.
     """
 
@@ -121,10 +104,10 @@ class ProcessLauncher(Launcher):
         batch = []
         for number, overrides in enumerate(job_overrides, start=initial_job_idx):
             compose(*overrides, config_name=self.config_name, config_dir=self.config_dir)
-            varying = [line for line in overrides if any(line not in other for other in job_overrides)]
-            slug = re.sub(r"[^\w.-]+", "-", "_".join(line.removeprefix("++") for line in varying))[:100]
-            folder = self.folder / f"{number}_{slug}".rstrip("_")
-            batch.append(Job(str(folder), [line.removeprefix("++") for line in overrides]))
+            batch.append(Job(str(number), [line.removeprefix("++") for line in overrides]))
+        for job, values in zip(batch, varying(batch), strict=True):
+            slug = re.sub(r"[^\w.-]+", "-", "_".join(values))[:100]
+            job.folder = str(self.folder / f"{job.folder}_{slug}".rstrip("_"))
         self.jobs += batch
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,11 +121,13 @@ class ProcessLauncher(Launcher):
     def _run(self, batch: Sequence[Job]) -> None:
         waiting, running = list(batch), list[_Process]()
         stopped_by = None
-        with _signals() as received:
+        board = Board(self.jobs, Console())
+        with _signals() as received, board:
             while running or (waiting and stopped_by is None):
                 while waiting and stopped_by is None and len(running) < self.n_jobs:
-                    running += self._started(waiting.pop(0))
-                    self._record()
+                    running += self._started(waiting.pop(0), board)
+                    save(self.jobs, self.folder)
+                board.refresh()
                 time.sleep(0.05)
                 while received:
                     stopped_by = received.pop(0)
@@ -151,30 +136,28 @@ class ProcessLauncher(Launcher):
                 ended = [process for process in running if process.has_ended()]
                 running = [process for process in running if process not in ended]
                 if ended:
-                    self._record()
+                    save(self.jobs, self.folder)
         if stopped_by is not None:
-            _show(self.jobs)
+            Console(highlight=False).print(summary(self.jobs))
             Console().print("Stopped. The same command goes on from here.")
             raise Interrupted(stopped_by)
 
-    def _started(self, job: Job) -> list["_Process"]:
+    def _started(self, job: Job, board: Board) -> list["_Process"]:
         """Start a job, or go on with it where an earlier command left it; nothing if it is finished."""
-        folder, console = Path(job.folder), Console(highlight=False, soft_wrap=True)
+        folder = Path(job.folder)
         status = _status(folder)
         label = f"[{self.jobs.index(job) + 1}/{len(self.jobs)}] {' '.join(job.overrides)}"
         if status == "finished":
             job.status = "skipped"
-            console.print(f"{label}: finished already, {folder}", markup=False)
+            board.say(f"{label}: finished already, {folder}")
             return []
         # A run that failed before its first checkpoint begins anew in its folder.
         unfinished = status is not None and (status != "failed" or (folder / "checkpoints" / "last.ckpt").exists())
         place = f"{'resume' if unfinished else 'out'}={quoted(folder)}"
         further = ["--config-dir", self.config_dir] if self.config_dir else []
-        console.print(label, markup=False, style="bold")
-        return [_Process(job, [*command(self.config_name), *job.overrides, place, *further], quiet=self.n_jobs > 1)]
-
-    def _record(self) -> None:
-        write_text(self.folder / "jobs.json", json.dumps([asdict(job) for job in self.jobs], indent=2) + "\n")
+        board.say(label, style="bold")
+        quiet = board.is_live or self.n_jobs > 1
+        return [_Process(job, [*command(self.config_name), *job.overrides, place, *further], quiet)]
 
 
 def _register() -> None:
@@ -218,11 +201,11 @@ class _Process:
         if not self.quiet:
             sys.stderr.buffer.write(said)
             sys.stderr.flush()
+        self.job.seconds = round(time.monotonic() - self.started, 1)
         if code is None:
             return False
         self.job.exit_code = code
-        self.job.seconds = round(time.monotonic() - self.started, 1)
-        self.job.status = "finished" if code == 0 else "interrupted" if code in _STOPPED else "failed"
+        self.job.status = _ENDINGS.get(code, "failed")
         if self.job.status == "failed":
             self.job.reason = _reason(self._said(self.begin).decode(errors="replace"), code)
         if self.log.stat().st_size == 0:
@@ -236,6 +219,7 @@ class _Process:
 
 
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
+_ENDINGS = {0: "finished", FINDINGS: "findings"} | dict.fromkeys(_STOPPED, "interrupted")
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
@@ -287,13 +271,3 @@ def _reason(said: str, code: int) -> str:
     errors = [position for position, line in enumerate(lines) if line.startswith("error: ")]
     last = " ".join(lines[errors[-1] :] if errors else lines[-1:]) or f"exit code {code}"
     return last.removeprefix("error: ")
-
-
-def _show(jobs: Sequence[Job]) -> None:
-    table = Table("job", "status", "seconds", "run or reason", box=None, header_style="bold")
-    for number, job in enumerate(jobs):
-        style = {"finished": "green", "skipped": "green", "failed": "red"}.get(job.status, "yellow")
-        seconds = "" if job.seconds is None else f"{job.seconds:.1f}"
-        outcome = Text(job.reason or job.folder, overflow="fold")
-        table.add_row(str(number), Text(job.status, style), seconds, outcome)
-    Console().print(table)

@@ -27,7 +27,7 @@ from medvision.provenance import environment
 from medvision.reporting import read_metrics, write_metrics, write_report
 from medvision.resume import continued
 from medvision.rundir import DIRECTORY_VARIABLE, RunDirectory, create, find, shared
-from medvision.stages import describe_data, keep_best, read_data, train
+from medvision.stages import check_extras, describe_data, keep_best, read_data, train
 from medvision.training.precision import choose_precision
 from medvision.training.signals import StopSignal
 from medvision.training.trainer import accelerator_in_use
@@ -81,6 +81,7 @@ def fit(cfg: DictConfig) -> Run:
             cfg = continued(cfg, cast(DictConfig, OmegaConf.load(directory.config)))
             check(cfg)
         else:
+            check_extras(cfg)
             cfg = _with_precision(cfg)
             directory = peer or create(cfg.out, cfg.output_root, name)
         if peer is not None:

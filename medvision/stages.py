@@ -19,8 +19,9 @@ from medvision.models.network import Network
 from medvision.randomness import key
 from medvision.rundir import RunDirectory
 from medvision.targets import build
+from medvision.training import loggers
 from medvision.training.checkpoint_io import AtomicCheckpointIO
-from medvision.training.checkpoints import Checkpoints
+from medvision.training.checkpoints import Checkpoints, OnEpoch
 from medvision.training.classifier import Classifier
 from medvision.training.fit import Learner, fit_network
 from medvision.training.fit import fit as fit_learner
@@ -30,6 +31,11 @@ from medvision.training.signals import StopSignal
 from medvision.training.trainer import weight_averaging
 
 log = logging.getLogger(__name__)
+
+
+def check_extras(cfg: DictConfig) -> None:
+    """Refuse what needs a package that is not installed, before the long part begins."""
+    loggers.check(cfg.logger)
 
 
 def read_data(cfg: DictConfig) -> ImageDataModule:
@@ -97,9 +103,17 @@ def describe_data(data: ImageDataModule, policy: str, directory: RunDirectory) -
 
 
 def train(
-    cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, stop: StopSignal, console: Console
+    cfg: DictConfig,
+    directory: RunDirectory,
+    data: ImageDataModule,
+    stop: StopSignal,
+    console: Console,
+    on_epoch: OnEpoch | None = None,
 ) -> Learner:
-    """Build the model and train it; a network from the run's last checkpoint if there is one."""
+    """Build the model and train it; a network from the run's last checkpoint if there is one.
+
+    A network tells `on_epoch` after each epoch how far it has come.
+    """
     # Every step keys the global generators anew; a caller's own random numbers stay as they were.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(key(cfg.seed, "weights"))
@@ -107,7 +121,7 @@ def train(
         learner = cast(Learner, build(cfg.model, **shape))
         fit_learner(
             learner,
-            by_gradient=partial(_train_network, cfg, directory, data, stop, console),
+            by_gradient=partial(_train_network, cfg, directory, data, stop, console, on_epoch),
             images=partial(data.split, "train"),
             embedding=None if cfg.init_from is None else partial(load_embedding, cfg.init_from),
             seed=cfg.seed,
@@ -145,6 +159,7 @@ def _train_network(
     data: ImageDataModule,
     stop: StopSignal,
     console: Console,
+    on_epoch: OnEpoch | None,
     network: Network,
 ) -> None:
     """Train by gradient descent, and leave the weights of the best epoch in the network."""
@@ -155,7 +170,7 @@ def _train_network(
     loss.set_class_counts(torch.from_numpy(data.class_counts("train")))
     optimizer, scheduler = cast(Any, build(cfg.optimizer)), cast(Any, build(cfg.scheduler))
     classifier = Classifier(network, optimizer, scheduler, loss, seed=cfg.seed)
-    trainer = _build_trainer(cfg, directory, stop, console)
+    trainer = _build_trainer(cfg, directory, stop, console, on_epoch)
     parameters = sum(p.numel() for p in network.parameters())
     log.info(
         "%s parameters, %s, precision %s",
@@ -174,7 +189,9 @@ def _train_network(
         )
 
 
-def _build_trainer(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Console) -> Any:
+def _build_trainer(
+    cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Console, on_epoch: OnEpoch | None
+) -> Any:
     averaging = [weight_averaging(cfg.ema.decay)] if cfg.ema.decay else []
     checkpoints = Checkpoints(
         directory.path,
@@ -183,6 +200,7 @@ def _build_trainer(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, c
         every_n_steps=cfg.checkpoint.every_n_steps,
         patience=cfg.early_stopping.patience,
         min_delta=cfg.early_stopping.min_delta,
+        on_epoch=on_epoch,
     )
     return build(
         cfg.trainer,

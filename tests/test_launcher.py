@@ -36,6 +36,8 @@ if seed == "7":  # wait for a job of the other seed to run at the same time
     pathlib.Path(values["monitor"].replace("/", "_")).touch()
     while len(list(pathlib.Path().glob("val_*"))) < 2:
         time.sleep(0.02)
+if seed == "5" or "data.split_seed" in values:  # an audit with findings
+    end("finished", 3)
 if seed == "9":
     signal.signal(signal.SIGTERM, lambda *_: end("interrupted", 143))
     pathlib.Path("ready").touch()
@@ -78,7 +80,7 @@ def jobs(folder: Path) -> list[dict]:
 
 
 def test_one_job_for_each_combination(folder, capfd):
-    assert multirun("train", ["experiment=digits_cnn", "model=small_cnn,small_resnet", "seed=0,3"], None)
+    assert multirun("train", ["experiment=digits_cnn", "model=small_cnn,small_resnet", "seed=0,3"], None) == 0
     found = jobs(folder)
     assert [Path(job["folder"]).name for job in found] == [
         "0_model-small_cnn_seed-0",
@@ -99,7 +101,7 @@ def test_one_job_for_each_combination(folder, capfd):
     assert said.err == ""
     # Hydra's own notes, and empty logs, are nowhere.
     kept = {file.name for file in folder.rglob("*") if file.is_file()}
-    assert kept == {"calls.txt", "jobs.json", "run.json"}
+    assert kept == {"calls.txt", "jobs.json", "run.json", "leaderboard.csv", "leaderboard.html"}
 
 
 def test_a_failed_job_does_not_stop_the_others(folder, monkeypatch, capfd):
@@ -114,20 +116,31 @@ def test_a_failed_job_does_not_stop_the_others(folder, monkeypatch, capfd):
     assert found[2]["reason"] == "ValueError: a bug"
     said = capfd.readouterr()
     assert "put images into it" in said.err  # as the job said it
-    assert said.out.splitlines()[-3].split()[:2] == ["1", "failed"]
+    assert any(line.split()[:2] == ["1", "failed"] for line in said.out.splitlines())
     assert Path(found[1]["folder"] + ".log").read_text().startswith("a warning")
+
+
+def test_findings_are_no_failure(folder):
+    assert multirun("audit", ["data.split_seed=0,1"], None) == 3
+    assert [job["status"] for job in jobs(folder)] == ["findings"] * 2
+    assert not list(folder.rglob("leaderboard.*"))
+
+
+def test_a_failure_outweighs_findings(folder):
+    assert multirun("train", ["seed=5,1"], None) == 1
+    assert [job["status"] for job in jobs(folder)] == ["findings", "failed"]
 
 
 def test_the_same_command_finds_its_jobs_again(folder):
     command = ["seed=0,1,2,3"]
-    assert not multirun("train", command, None)
+    assert multirun("train", command, None) == 1
     zero, one, two, three = (Path(job["folder"]) for job in jobs(folder))
     (zero / "run.json").write_text('{"status": "running"}')  # killed by SIGKILL
     (two / "checkpoints").mkdir(parents=True)
     (two / "checkpoints" / "last.ckpt").touch()
     (two / "run.json").write_text('{"status": "failed"}')
     Path("calls.txt").unlink()
-    assert not multirun("train", command, None)
+    assert multirun("train", command, None) == 1
     assert [call[-1] for call in calls()] == [f"resume='{zero}'", f"out='{one}'", f"resume='{two}'"]
     assert jobs(folder)[3] | {"status": "skipped", "folder": str(three)} == jobs(folder)[3]
 
@@ -141,7 +154,7 @@ def test_the_folder_follows_from_what_is_asked(folder):
 
 
 def test_jobs_at_the_same_time_have_a_log_each(folder, capfd):
-    assert multirun("train", ["seed=7", "monitor=val/loss,val/auroc", "hydra.launcher.n_jobs=2"], None)
+    assert multirun("train", ["seed=7", "monitor=val/loss,val/auroc", "hydra.launcher.n_jobs=2"], None) == 0
     for job in jobs(folder):
         assert Path(job["folder"] + ".log").read_text() == "job 7 speaks\n"
     assert "speaks" not in capfd.readouterr().out
@@ -150,7 +163,7 @@ def test_jobs_at_the_same_time_have_a_log_each(folder, capfd):
 def test_jobs_know_the_folder_of_further_files(folder, tmp_path):
     (tmp_path / "more" / "experiment").mkdir(parents=True)
     (tmp_path / "more" / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 5\n")
-    assert multirun("train", ["experiment=mine"], str(tmp_path / "more"))
+    assert multirun("train", ["experiment=mine"], str(tmp_path / "more")) == 0
     assert calls()[0][-2:] == ["--config-dir", str(tmp_path / "more")]
     with pytest.raises(ConfigError, match="experiment=mine"):
         multirun("train", ["experiment=mine"], None)
@@ -250,3 +263,29 @@ def test_jobs_do_not_outlive_a_killed_parent(folder, parent):
     parent.kill()
     wait_for(lambda: status_of_first(folder) == "interrupted")
     assert len(calls()) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_multirun_goes_on_where_it_was(tmp_path, monkeypatch):
+    """With real jobs: what was finished is skipped, what was interrupted resumes, and all end alike."""
+    monkeypatch.chdir(tmp_path)
+    small = ("trainer.max_epochs=20", "trainer.limit_train_batches=5", "evaluation.report=false")
+    small += ("evaluation.robustness=false", "evaluation.n_resamples=100")
+    arguments = [sys.executable, "-m", "medvision.train", "-m", "experiment=digits_cnn", "seed=0,1", *small]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 180
+    while not list(tmp_path.glob("multirun/*/*/1_*/checkpoints/last.ckpt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    (second,) = tmp_path.glob("multirun/*/*/1_*/run.json")
+    wait_for(lambda: json.loads(second.read_text())["status"] == "interrupted")
+    result = subprocess.run(arguments, stdout=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 0
+    assert [job["status"] for job in jobs(tmp_path)] == ["skipped", "finished"]
+    assert "Restored" in (second.parent / "train.log").read_text()
+    rows = (second.parent / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 21
+    assert (second.parents[1] / "leaderboard.csv").read_text().count(",finished,") == 1

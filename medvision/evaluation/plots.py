@@ -64,7 +64,7 @@ def draw_roc(lines: Sequence[Line], ax: Axes, *, point: tuple[float, float] | No
         ax.plot(*point, marker="o", markersize=7, color=INK, markerfacecolor="none", markeredgewidth=1.6, zorder=5)
         ax.plot([], [], "o", color=INK, markerfacecolor="none", label="operating point")
     _unit_square(ax)
-    return _finish(ax, "1 − specificity", "Sensitivity")
+    return finish(ax, "1 − specificity", "Sensitivity")
 
 
 def draw_precision_recall(lines: Sequence[Line], ax: Axes, *, faint: int = 0) -> Axes:
@@ -77,7 +77,7 @@ def draw_precision_recall(lines: Sequence[Line], ax: Axes, *, faint: int = 0) ->
     """
     _lines(lines, ax, faint, drawstyle="steps-pre")
     _unit_square(ax)
-    return _finish(ax, "Sensitivity (recall)", "PPV (precision)")
+    return finish(ax, "Sensitivity (recall)", "PPV (precision)")
 
 
 def draw_reliability(diagrams: Mapping[str, Reliability], ax: Axes) -> Axes:
@@ -94,7 +94,7 @@ def draw_reliability(diagrams: Mapping[str, Reliability], ax: Axes) -> Axes:
         area = 5 + 90 * one.counts[here] / one.counts.max()
         ax.scatter(x, y, s=area, color=colour, marker="os"[number % 2], alpha=0.8, linewidths=0, zorder=4)
     _unit_square(ax)
-    return _finish(ax, "Probability of the named class", "Share that was right")
+    return finish(ax, "Probability of the named class", "Share that was right")
 
 
 def draw_histogram(histogram: Histogram, names: tuple[str, str], ax: Axes) -> Axes:
@@ -121,7 +121,7 @@ def draw_histogram(histogram: Histogram, names: tuple[str, str], ax: Axes) -> Ax
         )
         below += counts
     ax.set_xlim(histogram.edges[0], histogram.edges[-1])
-    return _finish(ax, "Probability of the named class", "Images")
+    return finish(ax, "Probability of the named class", "Images")
 
 
 def draw_risk_coverage(curve: RiskCoverage, ax: Axes) -> Axes:
@@ -130,7 +130,7 @@ def draw_risk_coverage(curve: RiskCoverage, ax: Axes) -> Axes:
     ax.fill_between(curve.coverage, curve.risk, color=BLUE, alpha=0.12, linewidth=0)
     ax.set_xlim(0, 1)
     ax.set_ylim(0, max(0.02, 1.15 * float(curve.risk.max())))
-    return _finish(ax, "Share of images answered", "Error rate among them")
+    return finish(ax, "Share of images answered", "Error rate among them")
 
 
 def draw_decision_curve(curve: DecisionCurve, ax: Axes, *, threshold: float | None = None) -> Axes:
@@ -154,7 +154,7 @@ def draw_decision_curve(curve: DecisionCurve, ax: Axes, *, threshold: float | No
     top = max(0.02, float(curve.model.max()), float(curve.treat_all.max()))
     ax.set_ylim(-0.3 * top, 1.15 * top)
     ax.set_xlim(0, 1)
-    return _finish(ax, "Threshold probability", "Net benefit per image")
+    return finish(ax, "Threshold probability", "Net benefit per image")
 
 
 def draw_lines(lines: Sequence[Line], ax: Axes, labels: tuple[str, str], *, level: Line | None = None) -> Axes:
@@ -182,14 +182,14 @@ def draw_lines(lines: Sequence[Line], ax: Axes, labels: tuple[str, str], *, leve
         )
     if longest and all(float(value).is_integer() for line in lines for value in line.x):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _finish(ax, *labels)
+    return finish(ax, *labels)
 
 
 def draw_confusion(confusion: Confusion, ax: Axes) -> Axes:
     """Row-wise rates of a confusion matrix too large for a table; brighter is more."""
     # The square root shows the rare confusions, which are what such a picture is looked at for.
     ax.imshow(np.sqrt(np.nan_to_num(confusion.rates)), cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
-    return _finish(ax, "Predicted class (number)", "True class (number)", grid=False)
+    return finish(ax, "Predicted class (number)", "True class (number)", grid=False)
 
 
 def _lines(lines: Sequence[Line], ax: Axes, faint: int, drawstyle: str = "default") -> None:
@@ -209,7 +209,8 @@ def _unit_square(ax: Axes) -> None:
     ax.set_aspect("equal")
 
 
-def _finish(ax: Axes, x: str, y: str, *, grid: bool = True) -> Axes:
+def finish(ax: Axes, x: str, y: str, *, grid: bool = True) -> Axes:
+    """Label the axes and give them the look that all drawings have."""
     ax.set_xlabel(x, color=INK)
     ax.set_ylabel(y, color=INK)
     ax.tick_params(colors=DIM, length=0, pad=5)

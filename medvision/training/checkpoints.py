@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,10 @@ from medvision.training.signals import StopSignal
 Monitor = Literal["val/loss", "val/accuracy", "val/recall", "val/auroc"]
 
 
+# Called with the number of epochs that are done and the value of the monitor after the last of them.
+OnEpoch = Callable[[int, float], None]
+
+
 class Checkpoints(Checkpoint):
     """Saves `last.ckpt` and `best.ckpt`, writes metrics.csv, and stops early or when a signal asks for it.
 
@@ -33,6 +38,7 @@ class Checkpoints(Checkpoint):
         every_n_steps: Save `last.ckpt` inside epochs too, every that many optimizer steps.
         patience: Stop after that many epochs without improvement; 0 never stops early.
         min_delta: The least change that counts as an improvement for the patience.
+        on_epoch: Called when an epoch is saved; what it raises ends the training there.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class Checkpoints(Checkpoint):
         every_n_steps: int | None = None,
         patience: int = 0,
         min_delta: float = 0.0,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         self.last = directory / "checkpoints" / "last.ckpt"
         self.best = directory / "checkpoints" / "best.ckpt"
@@ -53,6 +60,7 @@ class Checkpoints(Checkpoint):
         self._every_n_steps = every_n_steps
         self._patience = patience
         self._min_delta = min_delta
+        self._on_epoch = on_epoch
         self._rows: list[dict[str, float]] = []
         self._best_score = math.inf
         self._patience_score = math.inf
@@ -136,6 +144,8 @@ class Checkpoints(Checkpoint):
         self._stop_early(trainer)
         if self._asked_to_stop(trainer, poll=True):
             raise Interrupted(self._stop.signum or 0)
+        if self._on_epoch is not None:
+            self._on_epoch(trainer.current_epoch + 1, values[self._monitor])
 
     def _save(self, trainer: Trainer, pl_module: LightningModule, path: Path, *watched: float) -> None:
         if isinstance(pl_module, Classifier):
