@@ -39,6 +39,7 @@ TYPES: Mapping[str, Any] = {
     "evaluation.prevalence": float | None,
     "runs": str | list[str] | None,
     "models": list[str],
+    "labels_folds": int | None,
 }
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -64,7 +65,7 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
         *("model.pca", "model.n_estimators", "model.max_depth", "model.min_samples_leaf", "model.max_iter"),
         *("model.n_neighbors", "model.features.cell", "model.features.directions", "model.features.size"),
     ),
-    ">= 2": ("data.n_folds", "model.calibration_folds", "model.max_leaf_nodes"),
+    ">= 2": ("data.n_folds", "labels_folds", "model.calibration_folds", "model.max_leaf_nodes"),
     "> 0 and < 1": (
         *("data.val_fraction", "data.test_fraction"),
         "scheduler.pct_start",
