@@ -117,7 +117,7 @@ def measure(
         part: how the names begin: "test" or "external".
     """
     level, n_resamples = settings.confidence_level, settings.n_resamples
-    found = evaluate(predictions, level, n_resamples)
+    found = describe(predictions, level, n_resamples)
     found |= _under("uncalibrated", evaluate_calibration(_with_temperature(predictions, 1.0), level, n_resamples))
     if predictor.operating_point is not None:
         point = OperatingPoint.from_json(predictor.operating_point)
@@ -126,8 +126,6 @@ def measure(
     if predictor.conformal is not None:
         sets = evaluate_sets(predictions, predictor.conformal["quantile"], level, n_resamples)
         found |= _under("conformal", sets)
-    found |= _under("selective", selective(predictions, level, n_resamples))
-    found |= _under("subgroup", subgroups(predictions, level).estimates)
     if settings.robustness:
         found |= _under("robustness", robustness(predictor, images, predictions, level, n_resamples))
     found = _under(part, found)
@@ -135,6 +133,17 @@ def measure(
         unseen = evaluate(predictions.take(np.flatnonzero(never_seen)), level, n_resamples)
         found |= _under(f"{part}_never_seen", unseen)
     return found
+
+
+def describe(predictions: Predictions, confidence_level: float, n_resamples: int) -> dict[str, Estimate]:
+    """What can be said from predictions alone, whatever made them: metrics, selective prediction, subgroups."""
+    by_subgroup = subgroups(predictions, confidence_level)
+    return {
+        **evaluate(predictions, confidence_level, n_resamples),
+        **_under("selective", selective(predictions, confidence_level, n_resamples)),
+        **_under("subgroup", by_subgroup.estimates),
+        **_under("subgroup_gap", {f"{gap.column}/{gap.metric}": gap.estimate for gap in by_subgroup.gaps}),
+    }
 
 
 def _predictions(

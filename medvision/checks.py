@@ -30,6 +30,7 @@ TYPES: Mapping[str, Any] = {
     "model": str | None,
     "checkpoint.every_n_steps": int | None,
     "split": str | None,
+    "predictions": str | None,
     "evaluation.confidence_level": float | None,
     "evaluation.n_resamples": int | None,
     "evaluation.pictures": int | None,

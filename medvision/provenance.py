@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("medvision", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "opencv-python-headless")
+PACKAGES = (
+    *("medvision", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "opencv-python-headless"),
+    *("scikit-learn", "skops", "captum"),
+)
 
 
 def environment() -> dict[str, Any]:

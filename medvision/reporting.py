@@ -13,6 +13,7 @@ from medvision.evaluation import Estimate, Predictions
 from medvision.evaluation.gallery import Picture, choose
 from medvision.evaluation.model_card import model_card
 from medvision.evaluation.report import report
+from medvision.evaluation.strata import members
 from medvision.files import write_text
 from medvision.inference.bundle import amend_bundle
 from medvision.inference.explain import pictures, why_no_maps
@@ -52,7 +53,7 @@ def write_report(
         estimates: all of metrics.json.
         title: of the page.
     """
-    facts = collect(cfg, directory, predictor, estimates, title)
+    facts = collect(cfg, directory, predictor, predictions, estimates, title)
     shown = gallery(cfg.evaluation.pictures, predictor, predictions, images)
     rows = _rows(directory.path / "metrics.csv")
     write_text(directory.path / "report.html", report(predictions, facts, estimates, rows, shown))
@@ -82,6 +83,7 @@ def collect(
     cfg: DictConfig,
     directory: RunDirectory,
     predictor: Predictor,
+    predictions: Predictions,
     estimates: Mapping[str, Estimate],
     title: str,
     part: str = "test",
@@ -121,8 +123,14 @@ def collect(
         "cam": why_no_maps(predictor),
         "robustness": _robustness(estimates, part),
         "probes": record.get("probes"),
-        "notes": record.get("notes", []),
+        "notes": [*record.get("notes", []), *_without_subgroups(predictions)],
     }
+
+
+def _without_subgroups(predictions: Predictions) -> list[str]:
+    """Why a column of the data is no table of subgroups in the report."""
+    found = {name: members(column) for name, column in predictions.meta.items()}
+    return [f"No subgroups by {name}: {reason}." for name, reason in found.items() if isinstance(reason, str)]
 
 
 def _robustness(estimates: Mapping[str, Estimate], part: str) -> dict[str, int] | None:

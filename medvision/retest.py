@@ -1,7 +1,7 @@
 """A finished run tested once more: on its own test images, or on images from elsewhere."""
 
 import logging
-from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,11 +10,12 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from medvision.assessment import measure, predict
+from medvision.assessment import describe, measure, predict
 from medvision.console import show_headline
 from medvision.data.external import External, read_external
 from medvision.errors import RunError
-from medvision.evaluation import Estimate
+from medvision.evaluation import Predictions
+from medvision.evaluation.report import report
 from medvision.files import write_text
 from medvision.inference.bundle import load_bundle
 from medvision.inference.predictor import Predictor
@@ -83,11 +84,44 @@ def elsewhere(cfg: DictConfig, console: Console) -> None:
     write_text(folder / "quarantine.csv", found.quarantine.to_csv(index=False, lineterminator="\n"))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg))
     write_metrics(folder / "metrics.json", metrics)
-    facts = _facts(cfg, trained, directory, predictor, metrics, found, unseen)
+    facts = collect(
+        trained, directory, predictor, predictions, metrics, f"{name_of(trained)} on {_title(cfg)}", "external"
+    )
+    facts |= _facts(cfg, predictor, found, unseen)
     write_external_report(
         folder, facts, predictor, predictions, found.arrays.images, metrics, trained.evaluation.pictures
     )
     show_headline(console, name_of(trained), metrics, trained.evaluation.confidence_level)
+    _say(console, folder / "report.html")
+
+
+def foreign(cfg: DictConfig, console: Console) -> None:
+    """Judge what another program's model predicted, in the folder `out`.
+
+    Args:
+        cfg: of the command `evaluate`, with `predictions`.
+        console: to speak on.
+
+    Raises:
+        DataError: if the table cannot be read as predictions, naming columns or rows.
+    """
+    predictions = Predictions.from_csv(cfg.predictions)
+    level, n_resamples = cfg.evaluation.confidence_level or 0.95, cfg.evaluation.n_resamples or 1000
+    metrics = {f"external/{name}": one for name, one in describe(predictions, level, n_resamples).items()}
+    folder = _made(Path(cfg.out).absolute())
+    write_metrics(folder / "metrics.json", metrics)
+    name = Path(cfg.predictions).stem
+    facts = {
+        "confidence_level": level,
+        "n_resamples": n_resamples,
+        "title": name,
+        "kind": "external test",
+        "written": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": f"python -m medvision.evaluate {' '.join(cfg.overrides)}",
+        "notes": ["Only predictions are known here: neither the model nor the images were seen."],
+    }
+    write_text(folder / "report.html", report(predictions, facts, metrics, [], [], part="external"))
+    show_headline(console, name, metrics, level)
     _say(console, folder / "report.html")
 
 
@@ -124,30 +158,24 @@ def _never_seen(directory: RunDirectory, found: External) -> Any:
 
 
 def _folder(cfg: DictConfig, directory: RunDirectory) -> Path:
+    return fresh(directory.path / "external") if cfg.out is None else _made(Path(cfg.out).absolute())
+
+
+def _made(folder: Path) -> Path:
     try:
-        if cfg.out is None:
-            return fresh(directory.path / "external")
-        folder = Path(cfg.out).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        return folder
     except OSError as error:
         raise RunError(
             f"The evaluation cannot be written: {error.filename} ({error.strerror}).\n"
             "Choose a place you may write to with out=DIR."
         ) from error
+    return folder
 
 
-def _facts(
-    cfg: DictConfig,
-    trained: DictConfig,
-    directory: RunDirectory,
-    predictor: Predictor,
-    metrics: Mapping[str, Estimate],
-    found: External,
-    unseen: Any,
-) -> dict[str, Any]:
+def _facts(cfg: DictConfig, predictor: Predictor, found: External, unseen: Any) -> dict[str, Any]:
+    """What differs from the run's own facts."""
     counts = np.bincount(found.arrays.targets, minlength=len(predictor.class_names))
-    return collect(trained, directory, predictor, metrics, f"{name_of(trained)} on {_title(cfg)}", "external") | {
+    return {
         "kind": "external test",
         "command": f"python -m medvision.evaluate {' '.join(cfg.overrides)}",
         "data": {

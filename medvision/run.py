@@ -127,6 +127,11 @@ def _run(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Co
     data = read_data(cfg)
     check_positive(cfg.evaluation, data.class_names)
     describe_data(data, cfg.data.leakage, directory)
+    if cfg.data.max_train_samples is not None:
+        images = int(data.class_counts("train").sum())
+        note = f"data.max_train_samples={cfg.data.max_train_samples}: trained on {images:,} images."
+        directory.record(notes=[note])
+        log.info(note)
 
     ready = time.perf_counter()
     learner = train(cfg, directory, data, stop, console)

@@ -100,11 +100,6 @@ def train(
     cfg: DictConfig, directory: RunDirectory, data: ImageDataModule, stop: StopSignal, console: Console
 ) -> Learner:
     """Build the model and train it; a network from the run's last checkpoint if there is one."""
-    if cfg.data.max_train_samples is not None:
-        images = int(data.class_counts("train").sum())
-        note = f"data.max_train_samples={cfg.data.max_train_samples}: trained on {images:,} images."
-        directory.record(notes=[note])
-        log.info(note)
     # Every step keys the global generators anew; a caller's own random numbers stay as they were.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(key(cfg.seed, "weights"))
@@ -161,15 +156,17 @@ def _train_network(
     optimizer, scheduler = cast(Any, build(cfg.optimizer)), cast(Any, build(cfg.scheduler))
     classifier = Classifier(network, optimizer, scheduler, loss, seed=cfg.seed)
     trainer = _build_trainer(cfg, directory, stop, console)
+    parameters = sum(p.numel() for p in network.parameters())
     log.info(
         "%s parameters, %s, precision %s",
-        f"{sum(p.numel() for p in network.parameters()):,}",
+        f"{parameters:,}",
         trainer.strategy.root_device,
         cfg.trainer.precision,
     )
     with stop.deferring():
         fit_network(classifier, data, trainer, directory.last if directory.last.exists() else None)
     if trainer.is_global_zero:
+        directory.record(parameters=parameters)
         best = AtomicCheckpointIO().load_checkpoint(directory.best)
         prefix = "network."
         network.load_state_dict(

@@ -161,6 +161,31 @@ def test_a_table_with_fewer_classes_and_subgroups(run, evaluate, tmp_path):
     assert found["external/subgroup/site/b/accuracy"]["n"] == 20
 
 
+def test_what_another_program_predicted_is_judged_from_its_table(run, evaluate, tmp_path):
+    test = Predictions.load(run / "predictions" / "test.npz")
+    table = pd.DataFrame({"id": test.ids, "target": np.array(test.class_names)[test.targets], "site": ["a", "b"] * 8})
+    for k, name in enumerate(test.class_names):
+        table[f"prob_{name}"] = test.probs[:, k]
+    table.to_csv(tmp_path / "theirs.csv", index=False)
+    code, said = evaluate(f"predictions={tmp_path / 'theirs.csv'}", f"out={tmp_path / 'out'}")
+    assert code == 0, said
+    own, found = metrics(run), metrics(tmp_path / "out")
+    for name in ("accuracy", "auroc/sick", "brier"):
+        assert found[f"external/{name}"]["value"] == pytest.approx(own[f"test/{name}"]["value"], abs=1e-9)
+    assert found["external/subgroup/site/a/accuracy"]["n"] == 8
+    assert "neither the model nor the images were seen" in (tmp_path / "out" / "report.html").read_text()
+    table.loc[3, "prob_sick"] = 7
+    table.to_csv(tmp_path / "theirs.csv", index=False)
+    code, said = evaluate(f"predictions={tmp_path / 'theirs.csv'}", f"out={tmp_path / 'bad'}")
+    assert code == 2
+    assert "row" in said
+    assert "3" in said or "5" in said
+    table.drop(columns="target").to_csv(tmp_path / "theirs.csv", index=False)
+    code, said = evaluate(f"predictions={tmp_path / 'theirs.csv'}", f"out={tmp_path / 'bad'}")
+    assert (code, "target" in said) == (2, True)
+    assert not (tmp_path / "bad").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -171,6 +196,7 @@ def test_a_table_with_fewer_classes_and_subgroups(run, evaluate, tmp_path):
         (("evaluation.prevalence=2",), "expected a number > 0 and < 1"),
         (("evaluation.nonsense=2",), "evaluation.nonsense"),
         (("model=svm",), "model"),
+        (("predictions=theirs.csv",), "Give either run=DIR"),
     ],
 )
 def test_misuse(run, evaluate, overrides, message):

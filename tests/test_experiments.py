@@ -16,7 +16,13 @@ ONE_BATCH = (
     "data.eval_batch_size=64",
     "evaluation.n_resamples=20",
 )
-REAL = {"mnist_cnn": "MNIST", "mnist_svm": "MNIST", "mnist_tree": "MNIST", "brain_mri": "brain_mri"}
+REAL = {
+    "mnist_cnn": "MNIST",
+    "mnist_svm": "MNIST",
+    "mnist_tree": "MNIST",
+    "brain_mri": "brain_mri",
+    "pneumonia": "pneumoniamnist.npz",
+}
 
 
 def finished(ending, directory):

@@ -21,6 +21,7 @@ ONE_BATCH = [
     "trainer.limit_train_batches=1",
     "trainer.limit_val_batches=1",
     "evaluation.n_resamples=20",
+    "evaluation.robustness=false",
 ]
 # What a data set needs below MEDVISION_DATA, by the beginning of its name and its experiments' names.
 NEEDS = {"mnist": "MNIST", "fashion": "FashionMNIST", "cifar": "cifar-10-batches-py", "brain_mri": "brain_mri"}
@@ -64,9 +65,20 @@ def test_every_path_exists(path):
     assert (REPOSITORY / path).exists()
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two finished runs on the pictures of `make_table`."""
+    folder = tmp_path_factory.mktemp("runs")
+    make_table(folder / "cases.csv")
+    data = ["data=manifest", "data.csv=cases.csv", "data.image_size=32", "data.val_fraction=0.3"]
+    for seed in (0, 1):
+        python(["-m", "medvision.train", *data, *ONE_BATCH, f"seed={seed}", f"out=run{seed}"], folder)
+    return folder / "run0", folder / "run1"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", MEDVISION)
-def test_every_medvision_command_runs(command, tmp_path):
+def test_every_medvision_command_runs(command, tmp_path, runs):
     arguments = shlex.split(command, comments=True)[1:]
     skip_without_means(arguments)
     for argument in arguments:
@@ -74,6 +86,8 @@ def test_every_medvision_command_runs(command, tmp_path):
             make_images(tmp_path / argument.removeprefix("data.root="))
         if argument.startswith("data.csv="):
             make_table(tmp_path / argument.removeprefix("data.csv="))
+        if argument.startswith("images="):
+            make_images(tmp_path / argument.removeprefix("images="))
         if argument.startswith("data.path="):
             make_npz(tmp_path / argument.removeprefix("data.path="))
     if "--help" in arguments:
@@ -83,6 +97,9 @@ def test_every_medvision_command_runs(command, tmp_path):
     if "resume=auto" in arguments:
         python([argument for argument in arguments if argument != "resume=auto"] + ONE_BATCH, tmp_path)
         interrupt(tmp_path)
+    arguments = [one.replace("OTHER_RUN", str(runs[1])).replace("RUN", str(runs[0])) for one in arguments]
+    if "experiment=digits_cnn" in arguments and "medvision.compare" in arguments:
+        arguments += ONE_BATCH
     if "medvision.train" not in arguments:
         # The made images are dark or bright by class, which the audit calls a shortcut.
         python(arguments, tmp_path, code=3 if "medvision.audit" in arguments else 0)

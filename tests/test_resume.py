@@ -109,7 +109,7 @@ def test_a_signal_saves_says_how_to_go_on_and_loses_nothing(undisturbed, start, 
     assert_same_run(undisturbed, directory)
 
 
-@pytest.mark.parametrize("step", [1, 5, 39, 40, 41, 80, 81, 119])
+@pytest.mark.parametrize("step", [1, 5, 34, 35, 36, 70, 71, 104])
 def test_stopped_at_any_step_a_run_goes_on_exactly(tmp_path, monkeypatch, step):
     """At the first and last batches of epochs, and in between; 40 batches an epoch."""
     from medvision import compose, fit

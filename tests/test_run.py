@@ -59,7 +59,7 @@ def test_the_run_directory_holds_what_it_should(finished):
     }
     record = facts(finished.directory)
     assert record["status"] == "finished"
-    assert record["data"]["images"] == {"train": 1295, "val": 70, "calibration": 73, "test": 359}
+    assert record["data"]["images"] == {"train": 1151, "val": 147, "calibration": 140, "test": 359}
     assert record["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert OmegaConf.load(finished.directory / "config.yaml").trainer.precision != "auto"
 
@@ -203,7 +203,7 @@ def test_a_gpu_that_is_not_there(train, tmp_path):
 def test_batch_larger_than_the_data(train, tmp_path):
     ending = train(*QUICK, "data.batch_size=5000", f"out={tmp_path / 'run'}")
     assert ending.code == 2
-    assert "1295" in ending.err
+    assert "1151" in ending.err
     assert facts(tmp_path / "run")["status"] == "failed"
     assert not (tmp_path / "run" / "checkpoints").exists()
 

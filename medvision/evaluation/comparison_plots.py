@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from medvision.evaluation.comparison import Comparison, Pair
-from medvision.evaluation.comparison_text import scaled
+from medvision.evaluation.comparison_text import scaled, tell
 from medvision.evaluation.plots import BLUE, DIM, INK, RULE, short
 from medvision.evaluation.shared_resamples import METRICS
 from medvision.evaluation.svg import to_svg
@@ -40,13 +40,12 @@ class Line(NamedTuple):
 def models(comparison: Comparison, metric: str) -> list[Line]:
     """A line for each model that has a value."""
     factor = 100 if METRICS[metric].bounded else 1
-    decimals = 1 if METRICS[metric].bounded else 3
     lines = []
     for row in comparison.rows:
         one = row.estimates[metric]
         if one.value is not None and one.low is not None and one.high is not None:
             value, low, high = (factor * number for number in (one.value, one.low, one.high))
-            text = f"{value:.{decimals}f} ({low:.{decimals}f} to {high:.{decimals}f})"
+            text = f"{tell(metric, one.value)} ({tell(metric, one.low)} to {tell(metric, one.high)})"
             lines.append(Line(row.name, value, low, high, text, True, "D" if row.is_ensemble else "o"))
     return lines
 

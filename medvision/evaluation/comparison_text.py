@@ -126,7 +126,10 @@ def tell(metric: str, value: float | None) -> str:
     """A metric as text: in per cent, or with three decimals."""
     if value is None:
         return "undefined"
-    return f"{100 * value:.1f}" if METRICS[metric].bounded else f"{value:.3f}"
+    if not METRICS[metric].bounded:
+        return f"{value:.3f}"
+    # Not quite all must not look like all.
+    return f"{100 * value:.2f}" if 0.9995 <= value < 1 else f"{100 * value:.1f}"
 
 
 def scaled(metric: str, values: Sequence[float]) -> list[str]:

@@ -51,7 +51,7 @@ def report(
     """
     shown = _affordable(pictures)
     drawn = draw_all(predictions, facts, estimates, rows, part)
-    gaps = tables.subgroups(estimates, part)
+    gaps = tables.subgroups(estimates, part, wording.level_text(facts))
     matrix = confusion(predictions.targets, predictions.preds, len(predictions.class_names))
     return (
         _environment()

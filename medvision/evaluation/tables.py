@@ -11,7 +11,7 @@ from medvision.evaluation.curves import Confusion
 from medvision.evaluation.predictions import Predictions
 from medvision.evaluation.subgroups import MIN_CASES
 from medvision.evaluation.verdict import Estimate
-from medvision.evaluation.wording import METRICS, Metric, Shown, count, show
+from medvision.evaluation.wording import METRICS, Metric, Shown, count, show, with_interval
 
 # More classes than this are shown by their extremes, with the whole table folded away.
 MANY_CLASSES = 12
@@ -159,8 +159,13 @@ def per_class(predictions: Predictions, estimates: Mapping[str, Estimate], part:
     return [first, everything]
 
 
-def subgroups(estimates: Mapping[str, Estimate], part: str) -> list[tuple[float, Table]]:
+def subgroups(estimates: Mapping[str, Estimate], part: str, level: str) -> list[tuple[float, Table]]:
     """A table for each column of the metadata, the widest gap in accuracy first.
+
+    Args:
+        estimates: all of metrics.json.
+        part: how their names begin.
+        level: the confidence level in words.
 
     Returns:
         Gap between subgroups of enough cases to be compared, in [0, 1], and table.
@@ -173,7 +178,10 @@ def subgroups(estimates: Mapping[str, Estimate], part: str) -> list[tuple[float,
             columns.setdefault(column, {})[value] = None
     found = []
     for number, (column, values) in enumerate(columns.items()):
-        table = Table(f"subgroup-{number}", f"By {column}.", (column, "Images", *(METRICS[m].label for m in SUBGROUP)))
+        caption, gap = f"By {column}.", estimates.get(f"{part}/subgroup_gap/{column}/accuracy")
+        if gap is not None:
+            caption += f" The widest gap in accuracy is {with_interval(gap, METRICS['accuracy'], level)}."
+        table = Table(f"subgroup-{number}", caption, (column, "Images", *(METRICS[m].label for m in SUBGROUP)))
         compared = []
         for value in values:
             names = [f"{part}/subgroup/{column}/{value}/{metric}" for metric in SUBGROUP]

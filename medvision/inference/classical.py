@@ -53,7 +53,7 @@ ALLOWED = frozenset(
 
 def estimator_to_bytes(estimator: Any) -> bytes:
     """A fitted estimator in the format of skops."""
-    import skops.io as skops  # type: ignore[import-untyped]  # walks through all of scikit-learn, which takes a second
+    import skops.io as skops  # walks through all of scikit-learn, which takes a second
 
     return bytes(skops.dumps(estimator))
 
@@ -70,7 +70,7 @@ def estimator_from_bytes(content: bytes, num_classes: int, source: str) -> Any:
         BundleError: if a type in it is not in `ALLOWED`, a tree is none, it cannot be loaded or has other classes.
     """
     import skops.io as skops
-    from skops.io.exceptions import UntrustedTypesFoundException  # type: ignore[import-untyped]
+    from skops.io.exceptions import UntrustedTypesFoundException
 
     try:
         schema = json.loads(zipfile.ZipFile(io.BytesIO(content)).read("schema.json"))

@@ -124,7 +124,7 @@ def activation_maps(predictor: Predicts, images: NDArray[np.uint8], classes: Arr
     Source: Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2.
     """
     # Half a second, which most who load a model never need.
-    from captum.attr import LayerGradCam  # type: ignore[import-untyped]
+    from captum.attr import LayerGradCam
 
     found = _find_layer(predictor)
     if isinstance(found, str):
@@ -149,7 +149,7 @@ def activation_maps(predictor: Predicts, images: NDArray[np.uint8], classes: Arr
 
 def _find_layer(predictor: Predicts) -> tuple[Network, nn.Module] | str:
     """The network and the layer that maps are made of, or why there is none that serves."""
-    network = getattr(predictor, "network", None)
+    network = getattr(predictor, "model", None)
     if not isinstance(network, Network):
         return "they need a network of medvision.models"
     layer = network.cam_layer

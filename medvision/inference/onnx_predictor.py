@@ -105,7 +105,7 @@ class OnnxPredictor:
 
 def _import_onnxruntime() -> Any:
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
     except ModuleNotFoundError as error:
         raise ConfigError(
             "ONNX models need the package onnxruntime. Install it: pip install 'medvision[export]'."

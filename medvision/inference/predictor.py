@@ -1,6 +1,6 @@
 """A trained model that takes raw uint8 images and says how probable each class is."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -8,15 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from medvision.errors import ConfigError, DataError, ModelError
+from medvision.errors import ConfigError, ModelError
 from medvision.evaluation.predictions import softmax
+from medvision.inference.batches import batches, check_images
+from medvision.inference.images import ImageLike
+from medvision.inference.prediction import MIN_CONFIDENCE, Prediction, predict
 from medvision.models.classical import Classical
 from medvision.models.network import Network
-
-# Below 16 images CPU kernels round otherwise than above; a batch never holds fewer when there are as many.
-_MIN_BATCH = 16
-_MAX_BATCH = 512
-_PIXELS_PER_BATCH = 2**22  # 83 images of 224 x 224: the activations of a ResNet-50 for them fit in 8 GB
 
 
 class Predictor:
@@ -95,9 +93,9 @@ class Predictor:
         Raises:
             DataError: if `images` has another dtype or shape.
         """
-        self._check(images)
+        check_images(images, self.decode)
         logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
-        for rows in _batches(images, batch_size):
+        for rows in batches(images, batch_size):
             logits[rows] = self._logits(images[rows])
         return logits
 
@@ -119,11 +117,11 @@ class Predictor:
             DataError: as `predict_logits`.
             ModelError: if the model is a classical one.
         """
-        self._check(images)
+        check_images(images, self.decode)
         network = cast(Network, self.network)
         logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
         embeddings = np.empty((len(images), network.head.in_features), dtype=np.float32)
-        for rows in _batches(images, batch_size):
+        for rows in batches(images, batch_size):
             found = network.embed(self._batch(images[rows]))
             embeddings[rows] = found.float().cpu().numpy()
             logits[rows] = network.head(found).float().cpu().numpy()
@@ -137,24 +135,6 @@ class Predictor:
     def _batch(self, images: NDArray[np.uint8]) -> torch.Tensor:
         # A copy, because torch wants memory it could write to and a memory map may not offer it.
         return torch.from_numpy(np.array(images)).to(self.device).contiguous(memory_format=torch.channels_last)
-
-    def _check(self, images: NDArray[np.uint8]) -> None:
-        expected = (self.decode["channels"], *self.decode["size"])
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != expected:
-            raise DataError(
-                f"expected images as uint8 (N, {', '.join(map(str, expected))}); "
-                f"found {images.dtype} {tuple(images.shape)}\n"
-                "Read files with medvision.data.decode.decode(path, **model.decode)."
-            )
-
-
-def _batches(images: NDArray[np.uint8], batch_size: int | None) -> Iterator[slice]:
-    """Rows to take at a time; a short last batch reaches back over images that are done already."""
-    n, _, height, width = images.shape
-    step = batch_size or min(_MAX_BATCH, max(_MIN_BATCH, _PIXELS_PER_BATCH // (height * width)))
-    for start in range(0, n, step):
-        stop = min(start + step, n)
-        yield slice(max(0, min(start, stop - _MIN_BATCH)), stop)
 
 
 def choose_device(name: str | torch.device) -> torch.device:

@@ -69,8 +69,8 @@ def quantise(graph: bytes, method: Quantisation, evidence: Evidence) -> bytes:
             "Give a folder of such images by images=DIR."
         )
     import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static  # type: ignore[import-untyped]
-    from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
         source, prepared, result = (Path(folder) / f"{name}.onnx" for name in ("source", "prepared", "quantised"))

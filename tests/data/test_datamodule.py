@@ -127,7 +127,7 @@ def test_splits_frame_and_arrays_agree(small_table):
     data = ImageDataModule(lambda: ImageTable(frame, small_table.class_names, small_table.images))
     data.setup()
     who = data.splits_frame()
-    assert list(who.columns) == ["id", "label", "group", "split"]
+    assert list(who.columns) == ["id", "label", "group", "split", "pixels"]
     for name in SPLITS:
         arrays, rows = data.split(name), who[who["split"] == name]
         assert arrays.ids.tolist() == rows["id"].tolist()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medvision.evaluation.comparison import Comparison, Pair, Row
-from medvision.evaluation.comparison_text import cautions, cost, headline, method, scaled, sentence, sentences
+from medvision.evaluation.comparison_text import cautions, cost, headline, method, scaled, sentence, sentences, tell
 from medvision.evaluation.differences import Difference
 from medvision.evaluation.verdict import Estimate
 
@@ -127,3 +127,13 @@ def test_numbers_have_as_many_decimals_as_their_interval_deserves():
     assert scaled("accuracy", [0.0012, 0.0004, 0.0020]) == ["0.12", "0.04", "0.20"]
     assert scaled("accuracy", [-0.00001, -0.05, 0.05])[0] == "0.0"
     assert scaled("log_loss", np.array([0.5, 0.1, 0.9]).tolist()) == ["0.50", "0.10", "0.90"]
+
+
+def test_not_quite_all_does_not_look_like_all():
+    assert [tell("macro/auroc", value) for value in (1.0, 0.9998, 0.968, None)] == [
+        "100.0",
+        "99.98",
+        "96.8",
+        "undefined",
+    ]
+    assert tell("log_loss", 0.0371) == "0.037"

@@ -248,8 +248,9 @@ def test_groups_widen_the_intervals():
     assert grouped == again
     for name, estimate in alone.items():
         assert grouped[name].value == estimate.value
-        # Five equal images carry the information of one: sqrt(5) = 2.2 times as wide.
-        assert 1.7 < (grouped[name].high - grouped[name].low) / (estimate.high - estimate.low) < 2.7
+        # Five equal images carry the information of one: sqrt(5) = 2.2 times as wide, and up to a fifth more by
+        # Student's quantile where few groups count.
+        assert 1.7 < (grouped[name].high - grouped[name].low) / (estimate.high - estimate.low) < 2.8
 
 
 def test_two_classes_have_a_positive_one_and_more_have_none():

@@ -119,14 +119,14 @@ def test_many_images_are_sampled_and_taken_in_pieces(tmp_path):
         progress=lambda done, total: seen.append((done, total)),
     )
 
-    assert {estimate.n for estimate in found.values()} == {2000}
+    assert {estimate.n for estimate in found.values()} == {1000}
     assert max(predictor.given) == 512
-    assert sum(predictor.given) == 25 * 2000
+    assert sum(predictor.given) == 25 * 1000
     assert seen == [(int(done), 50_000) for done in np.cumsum(predictor.given)]
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((28, 28), 2000), ((64, 64), 1220), ((224, 224), 100), ((512, 512), 100)]
+    ("size", "expected"), [((28, 28), 1000), ((100, 100), 500), ((224, 224), 100), ((512, 512), 100)]
 )
 def test_fewer_large_images_are_taken(size, expected, monkeypatch):
     asked = []
