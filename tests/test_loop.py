@@ -42,7 +42,7 @@ def bundle(tmp_path):
 
 
 def test_corrected_annotations_train_the_next_model(bundle, tmp_path, monkeypatch, capfd):
-    folder = tmp_path / "not labelled, yet"
+    folder = tmp_path / "not labelled yet"
     folder.mkdir()
     rng = np.random.default_rng(0)
     # The truth is the brightest third of an image.
@@ -50,7 +50,7 @@ def test_corrected_annotations_train_the_next_model(bundle, tmp_path, monkeypatc
     for number in range(60):
         image = rng.integers(0, 60, (16, 18), dtype=np.uint8)
         image[:, 6 * (number % 3) : 6 * (number % 3) + 6] += 180
-        path = folder / f"{number:02}.png"
+        path = folder / f"scan {number:02}, left.png"
         cv2.imwrite(str(path), image)
         truths[str(path)] = NAMES[number % 3]
     arguments = [f"run={bundle}", f"images={folder}", "out=labelled", "review=0", "select=uncertainty", "k=12"]
@@ -80,7 +80,7 @@ def test_corrected_annotations_train_the_next_model(bundle, tmp_path, monkeypatc
         "data.val_fraction=0.2",
         "optimizer.lr=0.01",
     ]
-    quiet = ["trainer.max_epochs=12", "trainer.accelerator=cpu", "logger=none", "evaluation.n_resamples=20"]
+    quiet = ["trainer.max_epochs=8", "trainer.accelerator=cpu", "logger=none", "evaluation.n_resamples=20"]
     table = f"data.csv={tmp_path / 'annotations_corrected.csv'}"
     run = fit(compose("data=manifest", table, "augmentation=none", *settings, *quiet, "out=trained"))
 
