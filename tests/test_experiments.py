@@ -3,6 +3,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from medvision.config import CONF_DIR, compose, options
@@ -15,6 +16,7 @@ ONE_BATCH = (
     "data.batch_size=8",
     "data.eval_batch_size=64",
     "evaluation.n_resamples=20",
+    "evaluation.robustness=false",
 )
 REAL = {
     "mnist_cnn": "MNIST",
@@ -23,6 +25,16 @@ REAL = {
     "brain_mri": "brain_mri",
     "pneumonia": "pneumoniamnist.npz",
 }
+
+
+def write_medmnist(path):
+    """A file in the layout of MedMNIST: noise of two classes."""
+    rng, arrays = np.random.default_rng(0), {}
+    for split, n in (("train", 40), ("val", 16), ("test", 16)):
+        arrays |= {f"{split}_images": rng.integers(0, 256, (n, 28, 28), np.uint8)}
+        arrays |= {f"{split}_labels": np.arange(n)[:, None] % 2}
+    np.savez(path, **arrays)
+    return path
 
 
 def finished(ending, directory):
@@ -51,7 +63,9 @@ def test_the_head_names_the_command_and_what_was_measured(name):
 def test_runs_for_one_batch(name, train, tmp_path, write_folder):
     """On generated files in place of a download: network, augmentation, optimizer and schedule are the experiment's."""
     source = ()
-    if name != "digits_cnn":
+    if name == "pneumonia":
+        source = (f"data.path={write_medmnist(tmp_path / 'set.npz')}",)
+    elif name != "digits_cnn":
         root = write_folder(tmp_path / "images", {f"{split}/{c}": 8 for split in ("train", "test") for c in "abc"})
         size, channels = (28, 1) if name.startswith(("mnist", "fashion")) else (32, 3)
         source = ("data=image_folder", f"data.root={root}", f"data.image_size={size}", f"data.channels={channels}")
@@ -62,6 +76,6 @@ def test_runs_for_one_batch(name, train, tmp_path, write_folder):
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", sorted(REAL))
 def test_runs_for_one_batch_on_its_own_data(name, train, tmp_path):
-    if not (Path(os.environ.get("MEDVISION_DATA", "data")) / REAL[name]).is_dir():
+    if not (Path(os.environ.get("MEDVISION_DATA", "data")) / REAL[name]).exists():
         pytest.skip(f"MEDVISION_DATA holds no {REAL[name]}")
     finished(train(f"experiment={name}", *ONE_BATCH, f"out={tmp_path / 'run'}"), tmp_path / "run")

@@ -28,6 +28,7 @@ FILES = {
     "run.json",
     "metrics.csv",
     "metrics.json",
+    "report.html",
     "splits.csv",
     "quarantine.csv",
     "checkpoints",

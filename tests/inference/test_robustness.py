@@ -122,7 +122,7 @@ def test_many_images_are_sampled_and_taken_in_pieces(tmp_path):
     assert {estimate.n for estimate in found.values()} == {1000}
     assert max(predictor.given) == 512
     assert sum(predictor.given) == 25 * 1000
-    assert seen == [(int(done), 50_000) for done in np.cumsum(predictor.given)]
+    assert seen == [(int(done), 25_000) for done in np.cumsum(predictor.given)]
 
 
 @pytest.mark.parametrize(
