@@ -138,7 +138,8 @@ def suspects(
 
     Raises:
         ConfigError: if the run's model has no embeddings and `n_folds` is None.
-        DataError: if there is a class that the model does not know, or one with a single training image.
+        DataError: if there is a class that the model does not know, one with a single training image, or no image to
+            judge.
     """
     predictor = load_bundle(judge.directory.model, accelerator_in_use(judge.trained.trainer.accelerator))
     names = predictor.class_names
@@ -149,6 +150,8 @@ def suspects(
     if not judge.own and seen[rows].any():
         log.warning("%d image(s) trained the model and are not judged.", int(seen[rows].sum()))
         rows = rows[~seen[rows]]
+    if not len(rows):
+        raise DataError("Every image of this data trained the model: leave data=... out to judge them by folds.")
     here, trained = rows[~seen[rows]], rows[seen[rows]]
     probs = np.zeros((len(labels), len(names)))
     probs[here] = _in_chunks(lambda images: predictor.predict_probs(images), data, here, len(names))
@@ -164,8 +167,7 @@ def suspects(
                     log.info("label errors: training %d of %d", fold + 1, held_out.max() + 1)
                     part = trained[held_out == fold], trained[held_out != fold]
                     probs[part[0]] = _trained_anew(judge, data, *part, Path(place) / str(fold), stop, console)
-    errors = find_label_errors(labels[rows], probs[rows]) if len(rows) else LabelErrors(*map(np.array, ([], [], [])))
-    return _told(data, names, labels, rows, by, errors)
+    return _told(data, names, labels, rows, by, find_label_errors(labels[rows], probs[rows]))
 
 
 def _labels_for(predictor: Predictor, data: ImageDataModule) -> NDArray[np.int64]:
@@ -248,9 +250,9 @@ def _told(
     by: NDArray[np.str_],
     errors: LabelErrors,
 ) -> Suspects:
-    table, found = data.table, rows[errors.rows.astype(np.intp)]
+    table, found = data.table, rows[errors.rows]
     given = [names[label] for label in labels[found]]
-    suggested = [names[label] for label in errors.suggested.astype(np.intp)]
+    suggested = [names[label] for label in errors.suggested]
     frame = pd.DataFrame(
         {
             # Absolute, so that the CSV can lie anywhere.

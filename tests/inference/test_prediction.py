@@ -93,3 +93,8 @@ def test_an_onnx_file_predicts_without_torch(onnx_path, images, tmp_path):
     )
     arguments = [sys.executable, "-c", script, onnx_path, tmp_path / "scan.png"]
     assert subprocess.run(arguments, capture_output=True, text=True, check=True).stdout == "True False\n"
+
+
+def test_explain_stands_beside_load(images, tmp_path, save):
+    found = medvision.explain(medvision.load(save(tmp_path / "model")), images[0])
+    assert found.activation.shape == images.shape[2:]
