@@ -32,25 +32,35 @@ def audit(cfg: DictConfig) -> int:
     from medvision.console import logging_to
     from medvision.data.audit import audit as look_over
     from medvision.data.audit_page import render
+    from medvision.label_audit import data_config, open_judge, suspects
     from medvision.stages import read_data
     from medvision.training.signals import StopSignal
 
-    console = Console(highlight=False)
-    with StopSignal().installed(), logging_to(None, console):
-        data = read_data(_tolerant(cfg))
-        folder = _folder(cfg)
-        found = look_over(data, cfg.data.resize)
+    console, stop = Console(highlight=False), StopSignal()
+    files = {}
+    with stop.installed(), logging_to(None, console):
+        judge = open_judge(cfg)
+        of_data = cfg if judge is None else data_config(judge, cfg)
+        data = read_data(_tolerant(of_data))
+        folder = _folder(cfg, str(of_data.choices.data))
+        found = look_over(data, of_data.data.resize)
+        if judge is not None:
+            doubtful = suspects(judge, data, cfg.labels_folds, folder, stop, console)
+            files["labels"] = folder / "label_errors.csv"
+            doubtful.write(files["labels"])
+            found = doubtful.added_to(found)
     now = datetime.now().astimezone().isoformat(timespec="minutes")
-    title = str(cfg.data.get("root") or cfg.data.get("csv") or cfg.data.get("path") or cfg.choices.data)
-    if data.findings.table.images is not None:
-        title = str(cfg.choices.data)
-    page, facts = folder / "audit.html", folder / "audit.json"
+    named = (of_data.data.get(key) for key in ("root", "csv", "path"))
+    is_array = data.findings.table.images is not None
+    title = str(of_data.choices.data if is_array else next(filter(None, named), of_data.choices.data))
+    files = {"page": folder / "audit.html", "facts": folder / "audit.json"} | files
     written = f"medvision {medvision.__version__}, {now}, images of {data.image_size[0]} x {data.image_size[1]}"
     head = {"data": title, "written": now, "medvision": medvision.__version__, "fingerprint": data.fingerprint()}
-    write_text(page, render(found, title, written))
-    write_text(facts, json.dumps(head | found.to_json(), indent=2, ensure_ascii=False) + "\n")
+    write_text(files["page"], render(found, title, written))
+    write_text(files["facts"], json.dumps(head | found.to_json(), indent=2, ensure_ascii=False) + "\n")
     show(console, title, found)
-    console.print(f"page   {page}", f"facts  {facts}", sep="\n", soft_wrap=True, markup=False)
+    for name, path in files.items():
+        console.print(f"{name:7}{path}", soft_wrap=True, markup=False)
     console.print("Research use only: not a medical device.", style="dim")
     return FINDINGS if found.findings else 0
 
@@ -66,11 +76,11 @@ def show(console: Console, title: str, found: "Audit") -> None:
     console.print(table)
 
 
-def _folder(cfg: DictConfig) -> Path:
+def _folder(cfg: DictConfig, name: str) -> Path:
     """The directory of the audit, made before the long part begins."""
     try:
         if cfg.out is None:
-            return fresh(Path(cfg.output_root).absolute() / str(cfg.choices.data))
+            return fresh(Path(cfg.output_root).absolute() / name)
         folder = Path(cfg.out).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         return folder

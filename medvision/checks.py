@@ -42,6 +42,7 @@ TYPES: Mapping[str, Any] = {
     "models": list[str],
     "storage": str | None,
     "study": str | None,
+    "labels_folds": int | None,
 }
 
 # Nodes whose keys the root file does not list: each is checked by who reads it.
@@ -71,7 +72,10 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
         *("n_trials", "pruner.min_epochs"),
         *("model.n_neighbors", "model.features.cell", "model.features.directions", "model.features.size"),
     ),
-    ">= 2": ("pruner.reduction_factor", "data.n_folds", "model.calibration_folds", "model.max_leaf_nodes"),
+    ">= 2": (
+        *("data.n_folds", "labels_folds", "model.calibration_folds", "model.max_leaf_nodes"),
+        "pruner.reduction_factor",
+    ),
     "> 0 and < 1": (
         *("data.val_fraction", "data.test_fraction"),
         "scheduler.pct_start",

@@ -27,7 +27,7 @@ class Audit:
 
     Attributes:
         data: what was looked at.
-        results: one for each of `CHECKS`, in their order.
+        results: one for each of `CHECKS`, in their order, and of what was added to them.
         balance: images of each class (rows) in each split (columns).
         sizes: files of each size, format and colour mode, the most frequent first; empty for arrays.
         guesses: the classifiers that should fail: `metadata`, `brightness`, and one for each further split.

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from medvision.data.audit import Audit
-from medvision.data.audit_rules import CHECKS, Example
+from medvision.data.audit_rules import Example
 
 SHOWN = 24  # examples of each check; audit.json has all of them
 _EACH = 6  # pictures of an example
@@ -36,7 +36,6 @@ def render(audit: Audit, title: str, written: str) -> str:
         images=len(table),
         findings=audit.findings,
         results=audit.results,
-        checks=CHECKS,
         pictures={
             result.check.name: [(example, list(_pictures(audit, example))) for example in result.examples[:SHOWN]]
             for result in audit.findings

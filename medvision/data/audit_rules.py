@@ -61,6 +61,14 @@ CHECKS = (
     ),
 )
 
+# Not in the table: it needs a model, and is made only when asked for.
+LABELS = Check(
+    "labels",
+    "Suspected label errors",
+    "any that confident learning picks: models that did not train on the image hold another class for more probable",
+    "Look at them, the least plausible first, and correct those that are wrong; label_errors.csv has all.",
+)
+
 
 @dataclass(frozen=True)
 class Example:

@@ -50,14 +50,14 @@ def complete(
     if n_folds is not None:
         split[split == "test"] = "unused"
         pool = np.flatnonzero(split == "train")
-        units = _units(table, pool, hashes)
+        units = inseparable(table, pool, hashes)
         held_out = folds(table.labels[pool], units, n_folds, split_seed=split_seed, class_names=table.class_names)
         split[pool[held_out == fold]] = "test"
     for part, fraction in (("test", test_fraction), ("val", val_fraction)):
         if part in split:
             continue
         pool = np.flatnonzero(split == "train")
-        units = _units(table, pool, hashes)
+        units = inseparable(table, pool, hashes)
         carved = _carve_units(table, pool, units, fraction, split_seed, part)
         split[pool[carved]] = part
     result = dataclasses.replace(table, frame=table.frame.assign(split=split))
@@ -84,7 +84,7 @@ def set_calibration_apart(
         return table
     pool = np.flatnonzero(split == "val")
     try:
-        chosen = _carve_units(table, pool, _units(table, pool, hashes), fraction, split_seed, "calibration")
+        chosen = _carve_units(table, pool, inseparable(table, pool, hashes), fraction, split_seed, "calibration")
     except DataError:
         log.warning(
             "The validation images are too few to set some apart for calibration: what is fitted after training\n"
@@ -201,7 +201,9 @@ def carve(
     return _carve_groups(labels, unit, fraction, split_seed, part)
 
 
-def _units(table: ImageTable, pool: NDArray[np.intp], hashes: NDArray[np.void] | None) -> NDArray[np.intp]:
+def inseparable(
+    table: ImageTable, pool: NDArray[np.intp], hashes: NDArray[np.void] | NDArray[np.str_] | None
+) -> NDArray[np.intp]:
     """(n,) number of what must stay together: images linked by a common group or, in any number of steps, by pixels."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

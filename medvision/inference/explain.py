@@ -1,22 +1,18 @@
 """Where a network looked: class activation maps (Grad-CAM) and the pictures that are made of them."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 from torch import nn
 from torch.nn.functional import interpolate
 
-from medvision.data.decode import decode
-from medvision.data.resize import conform
 from medvision.errors import DataError, ModelError
 from medvision.evaluation.gallery import Picture
 from medvision.evaluation.predictions import Predictions
+from medvision.inference.images import ImageLike, read_image
 from medvision.inference.overlay import overlay, picture, side_by_side
 from medvision.inference.predicts import Predicts
 from medvision.models.network import Network
@@ -45,15 +41,12 @@ class Explanation:
         return self.png
 
 
-def explain(
-    predictor: Predicts, image: str | Path | Image.Image | NDArray[np.uint8], of: str | None = None
-) -> Explanation:
+def explain(predictor: Predicts, image: ImageLike, of: str | None = None) -> Explanation:
     """Predict one image and show what spoke for a class.
 
     Args:
         predictor: from `medvision.load`.
-        image: a file as `medvision.data.decode.decode` reads it, DICOM included; a PIL image; or uint8 pixels, grey
-            (H, W) or RGB (H, W, 3), or (C, H, W) as the network takes them.
+        image: as `medvision.inference.images.read_image` takes it: a path, DICOM included, a PIL image, or pixels.
         of: the class to explain; by default the most probable one.
 
     Raises:
@@ -63,7 +56,7 @@ def explain(
     """
     if of is not None and of not in predictor.class_names:
         raise DataError(f"there is no class {of!r}; expected one of {', '.join(predictor.class_names)}.")
-    images = _read(predictor, image)[np.newaxis]
+    images = read_image(image, predictor.decode)[np.newaxis]
     probs = dict(zip(predictor.class_names, predictor.predict_probs(images)[0].tolist(), strict=True))
     of = of or max(probs, key=lambda name: probs[name])
     (activation,) = activation_maps(predictor, images, [predictor.class_names.index(of)])
@@ -167,22 +160,3 @@ def _find_layer(predictor: Predicts) -> tuple[Network, nn.Module] | str:
     if output_shape(network.backbone, channels, (height, width), name)[-2:] == (1, 1):
         return f"its last convolutions shrink {height} x {width} pixels to a single one, which cannot say where"
     return network, layer
-
-
-def _read(predictor: Predicts, image: str | Path | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(C, H, W) of whatever holds one image."""
-    if isinstance(image, str | Path):
-        return decode(image, **predictor.decode)
-    if isinstance(image, Image.Image):  # by way of a file, so that palettes, alpha and 16 bits have their one rule
-        file = io.BytesIO()
-        image.save(file, "TIFF" if image.mode == "CMYK" else "PNG")
-        return decode(file.getvalue(), **predictor.decode)
-    channels, size = predictor.decode["channels"], predictor.decode["size"]
-    if image.shape == (channels, *size):
-        return image
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise DataError(
-            f"expected uint8 pixels, grey (H, W), RGB (H, W, 3) or {(channels, *size)}; "
-            f"found {image.dtype} {image.shape}."
-        )
-    return conform(np.ascontiguousarray(image), size, channels, predictor.decode["resize"])

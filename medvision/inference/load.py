@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load(path: str | Path, device: str = "cpu") -> Union["Predictor", OnnxPredictor]:
-    """Load a trained model.
+    """Load a trained model: `load("outputs/.../model").predict("scan.dcm")`.
 
     Args:
         path: a bundle, a run directory, or an ONNX file made by `python -m medvision.export`, which needs no torch.

@@ -1,6 +1,7 @@
 """A model in one ONNX file, run by onnxruntime alone: neither torch nor the code of the network is needed."""
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from medvision.errors import BundleError, ConfigError
 from medvision.inference.batches import batches, check_images
+from medvision.inference.images import ImageLike
+from medvision.inference.prediction import MIN_CONFIDENCE, Prediction, predict
 from medvision.inference.seal import check_seal, read_facts
 
 _QUIET = 3  # onnxruntime's severity from which it writes to stderr: errors
@@ -58,9 +61,15 @@ class OnnxPredictor:
         self.class_names: tuple[str, ...] = tuple(self.facts["class_names"])
         self.decode: dict[str, Any] = self.facts["decode"] | {"size": tuple(self.facts["decode"]["size"])}
         self.temperature: float = self.facts["temperature"]
-        self.operating_point: dict[str, Any] | None = self.facts["operating_point"]
-        self.conformal: dict[str, Any] | None = self.facts["conformal"]
-        self.gate: dict[str, Any] | None = self.facts["gate"]
+        self.operating_point: Mapping[str, Any] | None = self.facts["operating_point"]
+        self.conformal: Mapping[str, Any] | None = self.facts["conformal"]
+        self.gate: Mapping[str, Any] | None = self.facts["gate"]
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], min_confidence: float = MIN_CONFIDENCE
+    ) -> Prediction | list[Prediction]:
+        """Label, probabilities, conformal set and status of paths, PIL images or pixels; see `prediction.predict`."""
+        return predict(self, images, min_confidence)
 
     def predict_probs(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float64]:
         """Calibrated probabilities of images; the same bits however many are passed, from 16 on.

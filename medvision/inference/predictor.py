@@ -1,6 +1,6 @@
 """A trained model that takes raw uint8 images and says how probable each class is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import nn
 from medvision.errors import ConfigError, ModelError
 from medvision.evaluation.predictions import softmax
 from medvision.inference.batches import batches, check_images
+from medvision.inference.images import ImageLike
+from medvision.inference.prediction import MIN_CONFIDENCE, Prediction, predict
 from medvision.models.classical import Classical
 from medvision.models.network import Network
 
@@ -71,6 +73,12 @@ class Predictor:
         if isinstance(self.model, nn.Module):
             return self.model
         raise ModelError(f"This model ({self.model}) is a classical one: there is no network in it.")
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], min_confidence: float = MIN_CONFIDENCE
+    ) -> Prediction | list[Prediction]:
+        """Label, probabilities, conformal set and status of paths, PIL images or pixels; see `prediction.predict`."""
+        return predict(self, images, min_confidence)
 
     def predict_logits(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float32]:
         """Logits of images; on a CPU the same bits however many are passed, from 16 on.
