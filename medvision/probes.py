@@ -92,7 +92,7 @@ def _train(cfg: DictConfig, folder: Path, data: ImageDataModule, stop: StopSigna
 
 def _shuffled(data: ImageDataModule) -> ImageTable:
     """The table with the labels of what trains and chooses in another order, each split for itself."""
-    labels = data.table.labels
+    labels = data.table.labels.copy()
     for split in ("train", "val"):
         rows = np.flatnonzero(data.table.splits == split)
         labels[rows] = labels[generator("shuffled labels", split).permutation(rows)]
