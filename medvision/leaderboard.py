@@ -28,7 +28,7 @@ MONITORED: Mapping[str, str] = {
     "val/auroc": "macro/auroc",
 }
 _TITLES = {
-    "log_loss": "log loss (less is better)",
+    "log_loss": "log loss",
     "accuracy": "accuracy, %",
     "balanced_accuracy": "balanced accuracy, %",
     "macro/auroc": "AUROC, %",
@@ -59,7 +59,7 @@ class Row:
 
 def write(folder: Path, jobs: Sequence[Job], console: Console) -> None:
     """Write leaderboard.csv and leaderboard.html into the folder of a multirun, and print the table."""
-    metric, rows, notes = collect(jobs)
+    metric, level, rows, notes = collect(jobs)
     write_text(folder / "leaderboard.csv", frame(metric, rows).to_csv(index=False, lineterminator="\n"))
     now = datetime.now().astimezone().isoformat(timespec="minutes")
     page = render(
@@ -68,6 +68,8 @@ def write(folder: Path, jobs: Sequence[Job], console: Console) -> None:
         kicker=f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {folder.name}.",
         written=f"medvision {medvision.__version__}, {now}",
         metric=_TITLES[metric],
+        direction=_direction(metric),
+        level=level,
         per_cent=metric != "log_loss",
         notes=notes,
         rows=rows,
@@ -77,12 +79,12 @@ def write(folder: Path, jobs: Sequence[Job], console: Console) -> None:
     console.print(f"leaderboard {folder / 'leaderboard.html'}", soft_wrap=True, markup=False, highlight=False)
 
 
-def collect(jobs: Sequence[Job]) -> tuple[str, list[Row], list[str]]:
+def collect(jobs: Sequence[Job]) -> tuple[str, str, list[Row], list[str]]:
     """Read what the jobs left behind.
 
     Returns:
-        The metric of metrics.json that ranks, the rows in order, and what a reader must keep in mind. The metric is
-        what the runs monitored; accuracy where they did not all monitor the same.
+        The metric of metrics.json that ranks, the level of the intervals, the rows in order, and what a reader must
+        keep in mind. The metric is what the runs monitored; accuracy where they did not all monitor the same.
     """
     runs = [_read(Path(job.folder)) if job.status in ("finished", "skipped") else {} for job in jobs]
     monitors = {run["monitor"] for run in runs if run}
@@ -107,7 +109,8 @@ def collect(jobs: Sequence[Job]) -> tuple[str, list[Row], list[str]]:
 
     rows.sort(key=score)
     ranked = [replace(row, rank=place if math.isfinite(score(row)) else None) for place, row in enumerate(rows, 1)]
-    return metric, ranked, notes
+    levels = sorted({run["level"] for run in runs if run})
+    return metric, " or ".join(f"{level:.0%}" for level in levels) or "no", ranked, notes
 
 
 def frame(metric: str, rows: Sequence[Row]) -> pd.DataFrame:
@@ -133,6 +136,7 @@ def _read(path: Path) -> dict[str, Any]:
     config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     return {
         "monitor": config["monitor"],
+        "level": config["evaluation"]["confidence_level"],
         "metrics": {name: Estimate(**values) for name, values in metrics.items()},
         "seconds": round(sum(facts["seconds"].get(part, 0.0) for part in ("prepare", "fit", "evaluate")), 1),
         "cases": facts["data"]["images"].get("val"),
@@ -140,7 +144,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _show(console: Console, metric: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
-    table = Table(title=f"Sorted by validation {_TITLES[metric]}, not by test", title_justify="left")
+    table = Table(
+        title=f"Sorted by validation {_TITLES[metric]}{_direction(metric)}, not by test", title_justify="left"
+    )
     for name in ("rank", "values", "validation", "test accuracy, %"):
         table.add_column(name, justify="left" if name == "values" else "right")
     for row in rows:
@@ -151,6 +157,10 @@ def _show(console: Console, metric: str, rows: Sequence[Row], notes: Sequence[st
     console.print(table)
     for note in notes:
         console.print(note, style="dim", markup=False)
+
+
+def _direction(metric: str) -> str:
+    return " (less is better)" if metric == "log_loss" else ""
 
 
 def _told(estimate: Estimate | None, per_cent: bool) -> str:

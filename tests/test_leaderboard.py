@@ -16,7 +16,7 @@ def run(tmp_path):
     def make(name, *, log_loss, test, monitor="val/loss", cases=50, values=("seed=0",), accuracy=0.5):
         folder = tmp_path / "multirun" / "digits" / "1a2b" / name
         folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text(f"monitor: {monitor}\n")
+        (folder / "config.yaml").write_text(f"monitor: {monitor}\nevaluation: {{confidence_level: 0.9}}\n")
         seconds = {"prepare": 1.0, "fit": 2.0, "evaluate": 3.0, "predict_per_image": 0.1}
         (folder / "run.json").write_text(json.dumps({"seconds": seconds, "data": {"images": {"val": cases}}}))
         metrics = {"val/log_loss": log_loss, "val/accuracy": accuracy, "test/accuracy": test}
@@ -33,8 +33,8 @@ def test_validation_sorts_and_test_does_not(run):
         Job("nowhere", ["seed=1", "trainer.max_epochs=1"], "failed", 2, 1.5, "no images"),
         run("c", log_loss=0.1, test=0.80, values=["seed=2"]),
     ]
-    metric, rows, notes = leaderboard.collect(jobs)
-    assert metric == "log_loss"
+    metric, level, rows, notes = leaderboard.collect(jobs)
+    assert (metric, level) == ("log_loss", "90%")
     assert [row.rank for row in rows] == [1, 2, None]
     assert [row.values for row in rows] == [["seed=2"], ["seed=0"], ["seed=1"]]
     assert [row.seconds for row in rows] == [6.0, 6.0, 1.5]
@@ -54,7 +54,7 @@ def test_more_is_better_for_accuracy_and_less_for_loss(run):
         run("a", log_loss=0.1, accuracy=0.8, test=0.5, monitor="val/accuracy"),
         run("b", log_loss=0.2, accuracy=0.9, test=0.5, monitor="val/loss", cases=60),
     ]
-    metric, rows, notes = leaderboard.collect(jobs)
+    metric, _, rows, notes = leaderboard.collect(jobs)
     assert metric == "accuracy"
     assert [row.path[-1] for row in rows] == ["b", "a"]
     assert len(notes) == 3  # two monitors, two sizes of validation
