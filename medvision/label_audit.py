@@ -7,7 +7,9 @@ Images that the run did not train on are judged by the run's own model. For its 
 - `labels_folds=5` trains the run's configuration once for each fold: that much longer, and honest throughout.
 
 Of 40 wrong labels among 1,200 digits the first found 25 with 3 false alarms, the second 31 with 8 (measured on
-2026-11-22 with a network of 93 % accuracy).
+2026-11-22 with a network of 93 % accuracy). A poor model suspects mostly what it does not know itself:
+on brain MRI, one of 29 % test accuracy suspected 545 of 3,020 images. So the share of labels that the models agree with
+is told beside it.
 """
 
 import logging
@@ -167,7 +169,8 @@ def suspects(
                     log.info("label errors: training %d of %d", fold + 1, held_out.max() + 1)
                     part = trained[held_out == fold], trained[held_out != fold]
                     probs[part[0]] = _trained_anew(judge, data, *part, Path(place) / str(fold), stop, console)
-    return _told(data, names, labels, rows, by, find_label_errors(labels[rows], probs[rows]))
+    agrees = probs.argmax(axis=1) == labels
+    return _told(data, names, labels, rows, by, agrees, find_label_errors(labels[rows], probs[rows]))
 
 
 def _labels_for(predictor: Predictor, data: ImageDataModule) -> NDArray[np.int64]:
@@ -248,6 +251,7 @@ def _told(
     labels: NDArray[np.int64],
     rows: NDArray[np.intp],
     by: NDArray[np.str_],
+    agrees: NDArray[np.bool_],
     errors: LabelErrors,
 ) -> Suspects:
     table, found = data.table, rows[errors.rows]
@@ -264,13 +268,17 @@ def _told(
             "judged_by": by[found],
         }
     )
-    shares = {name: int((by[rows] == name).sum()) for name in (_BY_MODEL, _BY_REGRESSION, _BY_FOLDS)}
     told = {
         _BY_MODEL: "by the run's model, which was not trained on them",
         _BY_REGRESSION: "by embeddings that were trained on these labels, which hides errors",
         _BY_FOLDS: "by trainings on other folds",
     }
-    text = "; ".join(f"{count:,} judged {told[name]}" for name, count in shares.items() if count)
+    parts = {name: agrees[rows[by[rows] == name]] for name in told}
+    text = "; ".join(
+        f"{len(part):,} judged {told[name]} (agreeing with {part.mean():.0%} of the labels)"
+        for name, part in parts.items()
+        if len(part)
+    )
     examples = tuple(
         Example((int(row),), f"labelled {label}, {other} suggested, quality {quality:.3f}")
         for row, label, other, quality in zip(found, given, suggested, errors.quality, strict=True)

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -85,6 +86,9 @@ def test_planted_errors_are_found_in_the_images_of_a_run(planted, command):
     assert "Suspected label errors" in page
     assert f"labelled {table['label'][0]}, {table['suggested'][0]} suggested" in page
     assert "of 11 checks found something" in page
+    agreement = [int(share) for share in re.findall(r"agreeing with (\d+)% of the labels", page)]
+    assert len(agreement) == 4  # of both judges, in the table and in the section
+    assert min(agreement) > 80
     # The list goes on to the review page, with the given labels as truths.
     inputs = find_images("found/label_errors.csv", tuple("0123456789"))
     assert inputs.paths == tuple(table["image"])

@@ -66,7 +66,8 @@ LABELS = Check(
     "labels",
     "Suspected label errors",
     "any that confident learning picks: models that did not train on the image hold another class for more probable",
-    "Look at them, the least plausible first, and correct those that are wrong; label_errors.csv has all.",
+    "Look at them, the least plausible first, and correct those that are wrong; label_errors.csv has all. "
+    "Where the models agree with few of the labels, most suspects are errors of the models.",
 )
 
 
