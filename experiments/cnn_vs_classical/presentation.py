@@ -39,7 +39,7 @@ def tables(results: pd.DataFrame, pairs: pd.DataFrame) -> str:
                 f"| {row.model} | {_percent(row.accuracy, row.low, row.high)} | {told} | "
                 f"{cost('seconds_fit', row.seconds_fit)} | "
                 f"{cost('seconds_predict_per_image', row.seconds_predict_per_image)} | "
-                f"{cost('size_bytes', row.size_bytes)} | {100 * row.corruption_loss:.1f} |\n"
+                f"{cost('size_bytes', row.size_bytes)} | {_loss(row.corruption_loss)} |\n"
             )
         text += "\n"
     return text
@@ -65,12 +65,16 @@ def summary(results: pd.DataFrame, pairs: pd.DataFrame) -> str:
         ]
         lost = rows.corruption_loss.dropna()
         text += f"| {model} | {leads} + {equals} of {len(best)} | {' | '.join(ranges)} | "
-        text += f"{100 * lost.min():.1f} to {100 * lost.max():.1f} |\n"
+        text += f"{_loss(lost.min())} to {_loss(lost.max())} |\n"
     return text
 
 
 def _percent(*values: float) -> str:
     return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * value for value in values))
+
+
+def _loss(share: float) -> str:
+    return f"{round(100 * share, 1) + 0:.1f}"  # no minus before a zero
 
 
 def _difference(pair: pd.Series) -> str:
@@ -91,7 +95,9 @@ def figure(results: pd.DataFrame) -> Figure:
             ax.errorbar(rows.train_images, values[:, 1], ends, color=colour, linestyle=style, marker="o", markersize=4,
                         capsize=2.5, linewidth=1.4, label=model)  # fmt: skip
         ax.set_xscale("log")
-        ax.set_xticks(sizes := sorted(results[results.data == data].train_images.unique()), [f"{n:,}" for n in sizes])
+        sizes = sorted(results[results.data == data].train_images.unique())
+        # The number before the last has no room where these two are close.
+        ax.set_xticks(sizes, [f"{n:,}" if n == sizes[-1] or 1.5 * n < sizes[-1] else "" for n in sizes])
         ax.minorticks_off()
         ax.set_ylim(0, 100)
         ax.set_title(TITLES[data], loc="left", fontsize=10, color=INK)
