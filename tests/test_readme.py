@@ -70,7 +70,7 @@ def runs(tmp_path_factory):
     """Two finished runs on the pictures of `make_table`."""
     folder = tmp_path_factory.mktemp("runs")
     make_table(folder / "cases.csv")
-    data = ["data=manifest", "data.csv=cases.csv", "data.image_size=32", "data.val_fraction=0.3"]
+    data = ["data=manifest", f"data.csv={folder / 'cases.csv'}", "data.image_size=32", "data.val_fraction=0.3"]
     for seed in (0, 1):
         python(["-m", "medvision.train", *data, *ONE_BATCH, f"seed={seed}", f"out=run{seed}"], folder)
     return folder / "run0", folder / "run1"
