@@ -59,8 +59,8 @@ def test_cnn_vs_classical(run, tmp_path):
 @pytest.mark.slow
 def test_seeds(run):
     results, pairs = run("seeds")
-    assert len(results) == 3 * 2
-    assert len(pairs) == 3
+    assert len(results) == 4 * 2
+    assert len(pairs) == 6
     for pair in pairs.itertuples():
         first, second = (results[results.recipe == name].accuracy for name in (pair[2], pair.second))
         gaps = np.array([a - b for a, b in itertools.product(first, second)])
