@@ -1,4 +1,4 @@
-"""Where metrics can go besides metrics.csv: experiment trackers, to be installed apart, which tell nobody by default."""
+"""Where metrics can go besides metrics.csv: experiment trackers, installed apart, which tell nobody by default."""
 
 import importlib.util
 import os
