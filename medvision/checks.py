@@ -172,6 +172,18 @@ def _check_limits(values: Mapping[str, Any]) -> None:
         value = _select(values, name)
         if value is not None and value not in choices:
             raise ConfigError(f"{name}={value}: expected one of {', '.join(choices)}.")
+    rule, target = _select(values, "evaluation.rule"), _select(values, "evaluation.target")
+    if rule == "youden" and target is not None:
+        raise ConfigError(
+            f"evaluation.target={target} is for the rules sensitivity, specificity and cost: set evaluation.rule."
+        )
+    if rule in ("sensitivity", "specificity") and not (isinstance(target, int | float) and 0 < target <= 1):
+        raise ConfigError(f"evaluation.rule={rule} needs evaluation.target, above 0 and at most 1; found {target}.")
+    if rule == "cost" and not (isinstance(target, int | float) and target > 0):
+        raise ConfigError(
+            "evaluation.rule=cost needs evaluation.target, the cost of a miss over that of a false alarm, above 0; "
+            f"found {target}."
+        )
     if values.get("resume") is not None:
         for other in ("out", "init_from"):
             if values.get(other) is not None:

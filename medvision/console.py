@@ -38,7 +38,7 @@ def logging_to(file: Path | None, console: Console) -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.INFO)
         logger.propagate = False
-        logger.handlers = handlers
+        logger.handlers = list(handlers)  # a library that is loaded later may add its own to one of them
     logging.captureWarnings(True)
     try:
         yield

@@ -55,7 +55,7 @@ def probe(
         console: to speak on.
 
     Returns:
-        `test/probe/<name>/accuracy`, and for metadata `test/probe/metadata_only/auroc`.
+        `test/probe/<name>/accuracy` and `/auroc` (the mean of the classes); of metadata the latter alone.
     """
     test = data.split("test")
     chance = np.bincount(test.targets).max() / len(test.targets)
@@ -70,16 +70,21 @@ def probe(
         border_only = predict(model, borders.split("test"))
     hidden = dataclasses.replace(test, images=mask_centre(test.images, CENTRE))
     found = {
-        "random_labels/accuracy": _accuracy(cfg, random_labels),
-        "border_only/accuracy": _accuracy(cfg, border_only),
-        "masked_centre/accuracy": _accuracy(cfg, predict(trained, hidden)),
+        f"{name}/{metric}": estimate
+        for name, predictions in (
+            ("random_labels", random_labels),
+            ("border_only", border_only),
+            ("masked_centre", predict(trained, hidden)),
+        )
+        for metric, estimate in _scores(cfg, predictions).items()
     }
     log.info("probe: classes from metadata")
     guesses = audit(data, data.resize).guesses
     told = guesses.get("metadata") or guesses["brightness"]
     reason = "too few images to say" if told.auroc is None else None
     found["metadata_only/auroc"] = Estimate(told.auroc, None, None, told.n, reason)
-    directory.record(probes=[_note(name, estimate, chance) for name, estimate in found.items()])
+    told_of = [name for name in found if name.endswith("/accuracy") or name.startswith("metadata_only")]
+    directory.record(probes=[_note(name, found[name], chance) for name in told_of])
     return {f"test/probe/{name}": estimate for name, estimate in found.items()}
 
 
@@ -112,8 +117,9 @@ def _repainted(
     return painted
 
 
-def _accuracy(cfg: DictConfig, predictions: Predictions) -> Estimate:
-    return evaluate(predictions, cfg.evaluation.confidence_level, cfg.evaluation.n_resamples)["accuracy"]
+def _scores(cfg: DictConfig, predictions: Predictions) -> dict[str, Estimate]:
+    found = evaluate(predictions, cfg.evaluation.confidence_level, cfg.evaluation.n_resamples)
+    return {"accuracy": found["accuracy"], "auroc": found["macro/auroc"]}
 
 
 def _note(name: str, estimate: Estimate, chance: float) -> dict[str, str]:

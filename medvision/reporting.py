@@ -118,7 +118,7 @@ def collect(
             "optimizer": cfg.choices.optimizer if rows else None,
         },
         "calibration": record.get("calibration"),
-        "operating_point": record.get("operating_point"),
+        "operating_point": _operating_point(cfg, record),
         "conformal": record.get("conformal"),
         "cam": why_no_maps(predictor),
         "robustness": _robustness(estimates, part),
@@ -131,6 +131,12 @@ def _without_subgroups(predictions: Predictions) -> list[str]:
     """Why a column of the data is no table of subgroups in the report."""
     found = {name: members(column) for name, column in predictions.meta.items()}
     return [f"No subgroups by {name}: {reason}." for name, reason in found.items() if isinstance(reason, str)]
+
+
+def _operating_point(cfg: DictConfig, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """As it was chosen, with the prevalence that was stated last."""
+    point = record.get("operating_point")
+    return None if point is None else {**point, "prevalence": cfg.evaluation.prevalence}
 
 
 def _robustness(estimates: Mapping[str, Estimate], part: str) -> dict[str, int] | None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from medvision.assessment import describe, measure, predict
 from medvision.console import show_headline
 from medvision.data.external import External, read_external
-from medvision.errors import RunError
+from medvision.errors import ConfigError, RunError
 from medvision.evaluation import Predictions
 from medvision.evaluation.report import report
 from medvision.files import write_text
@@ -103,8 +103,12 @@ def foreign(cfg: DictConfig, console: Console) -> None:
         console: to speak on.
 
     Raises:
+        ConfigError: if something is asked for that predictions alone do not give.
         DataError: if the table cannot be read as predictions, naming columns or rows.
     """
+    unused = [name for name in ("prevalence", "pictures", "robustness") if cfg.evaluation[name] is not None]
+    if unused:
+        raise ConfigError(f"evaluation.{unused[0]} needs the model itself; a table of its predictions is not enough.")
     predictions = Predictions.from_csv(cfg.predictions)
     level, n_resamples = cfg.evaluation.confidence_level or 0.95, cfg.evaluation.n_resamples or 1000
     metrics = {f"external/{name}": one for name, one in describe(predictions, level, n_resamples).items()}

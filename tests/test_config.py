@@ -212,6 +212,20 @@ def test_inside_another_hydra_program(tmp_path):
         assert hydra.compose("theirs").a == 1
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("evaluation.rule=sensitivity",), "evaluation.rule=sensitivity needs evaluation.target"),
+        (("evaluation.rule=specificity", "evaluation.target=95"), "at most 1; found 95"),
+        (("evaluation.rule=cost",), "the cost of a miss"),
+        (("evaluation.target=0.9",), "set evaluation.rule"),
+    ],
+)
+def test_a_rule_for_the_operating_point_has_its_target(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        compose(*overrides)
+
+
 def roots():
     """The root files, each in plain Python types."""
     return [OmegaConf.to_container(OmegaConf.load(file)) for file in sorted(CONF_DIR.glob("*.yaml"))]

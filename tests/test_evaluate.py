@@ -122,6 +122,7 @@ def test_another_prevalence_changes_only_what_follows_from_it(run, evaluate, tmp
     copy = shutil.copytree(run, tmp_path / "run")
     assert evaluate(f"run={copy}", "evaluation.prevalence=0.5", "evaluation.pictures=0")[0] == 0
     before, after = metrics(run), metrics(copy)
+    assert "Stated prevalence: 50" in (copy / "report.html").read_text()
     assert {name for name in before if before[name] != after[name]} <= {
         "test/operating_point/ppv_at_prevalence",
         "test/operating_point/npv_at_prevalence",
@@ -174,6 +175,8 @@ def test_what_another_program_predicted_is_judged_from_its_table(run, evaluate, 
         assert found[f"external/{name}"]["value"] == pytest.approx(own[f"test/{name}"]["value"], abs=1e-9)
     assert found["external/subgroup/site/a/accuracy"]["n"] == 8
     assert "neither the model nor the images were seen" in (tmp_path / "out" / "report.html").read_text()
+    code, said = evaluate(f"predictions={tmp_path / 'theirs.csv'}", f"out={tmp_path}/no", "evaluation.prevalence=0.1")
+    assert (code, "evaluation.prevalence needs the model" in said) == (2, True)
     table.loc[3, "prob_sick"] = 7
     table.to_csv(tmp_path / "theirs.csv", index=False)
     code, said = evaluate(f"predictions={tmp_path / 'theirs.csv'}", f"out={tmp_path / 'bad'}")

@@ -56,9 +56,8 @@ def context(
     names, level = predictions.class_names, level_text(facts)
     sizes = np.bincount(predictions.targets, minlength=len(names))
     most = int(sizes.argmax())
-    sentences = [
-        f"Always answering “{names[most]}”, the most frequent class, would have been right for {count(sizes[most])}."
-    ]
+    rank = "the most frequent class" if (sizes == sizes.max()).sum() == 1 else "no class being more frequent"
+    sentences = [f"Always answering “{names[most]}”, {rank}, would have been right for {count(sizes[most])}."]
     recalls = {name: estimates.get(f"{part}/recall/{name}") for name in names}
     known = {name: e for name, e in recalls.items() if e is not None and e.value is not None}
     if len(names) == 2:
@@ -151,11 +150,25 @@ def _probes(estimates: Mapping[str, Estimate], part: str) -> list[Caution]:
 def _calibration(facts: Mapping[str, Any], estimates: Mapping[str, Estimate], part: str) -> list[Caution]:
     if facts.get("calibration") is None:
         return [Caution(False, "The probabilities were not calibrated: 90 % need not mean nine in ten.", "calibration")]
+    found = []
+    if _worse(estimates, part):
+        text = "Calibration made the probabilities worse on these images: its own were too few, or of another kind."
+        found.append(Caution(True, text, "calibration"))
+    if facts["calibration"]["split"] == "val":
+        text = "The images that calibrated it also chose the epoch: there were too few to set some apart."
+        found.append(Caution(False, text, "calibration"))
     slope = estimates.get(f"{part}/calibration_slope")
-    if slope is None or slope.low is None or slope.high is None or slope.low <= 1 <= slope.high:
-        return []
-    tendency = "too sure of itself" if slope.high < 1 else "right more often than it says"
-    return [Caution(False, f"Even after calibration the model is {tendency} on these images.", "calibration")]
+    if slope is not None and slope.low is not None and slope.high is not None and not slope.low <= 1 <= slope.high:
+        tendency = "too sure of itself" if slope.high < 1 else "right more often than it says"
+        found.append(Caution(False, f"Even after calibration the model is {tendency} on these images.", "calibration"))
+    return found
+
+
+def _worse(estimates: Mapping[str, Estimate], part: str) -> bool:
+    """Whether calibration made the probabilities worse on these images."""
+    losses = [estimates.get(f"{part}/{name}") for name in ("log_loss", "uncalibrated/log_loss")]
+    after, before = (None if loss is None else loss.value for loss in losses)
+    return after is not None and before is not None and after > before + 0.005
 
 
 def _coverage(facts: Mapping[str, Any], estimates: Mapping[str, Estimate], part: str) -> list[Caution]:

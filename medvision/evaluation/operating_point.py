@@ -213,9 +213,12 @@ def apply(
         estimate = bayes.estimate(estimates, len(truth))
         if resampled is not None and estimate.value is not None:
             values = bayes.value(resampled[bayes.hit], resampled[bayes.other])
-            units = min(len(np.unique(resampling.slots[p.trials])) for p in pair.values())
-            low, high = from_resamples(estimate.value, values, units, confidence_level)
-            estimate = replace(estimate, low=low, high=high)
+            # A value of 0 or 1 that no resample moves says nothing of the errors that were not seen; the intervals of
+            # sensitivity and specificity do.
+            if np.nanstd(values) > 1e-12:
+                units = min(len(np.unique(resampling.slots[p.trials])) for p in pair.values())
+                low, high = from_resamples(estimate.value, values, units, confidence_level)
+                estimate = replace(estimate, low=low, high=high)
         estimates[name] = estimate
     return estimates
 

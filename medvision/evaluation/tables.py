@@ -11,7 +11,7 @@ from medvision.evaluation.curves import Confusion
 from medvision.evaluation.predictions import Predictions
 from medvision.evaluation.subgroups import MIN_CASES
 from medvision.evaluation.verdict import Estimate
-from medvision.evaluation.wording import METRICS, Metric, Shown, count, show, with_interval
+from medvision.evaluation.wording import METRICS, Metric, Shown, count, show
 
 # More classes than this are shown by their extremes, with the whole table folded away.
 MANY_CLASSES = 12
@@ -180,7 +180,7 @@ def subgroups(estimates: Mapping[str, Estimate], part: str, level: str) -> list[
     for number, (column, values) in enumerate(columns.items()):
         caption, gap = f"By {column}.", estimates.get(f"{part}/subgroup_gap/{column}/accuracy")
         if gap is not None:
-            caption += f" The widest gap in accuracy is {with_interval(gap, METRICS['accuracy'], level)}."
+            caption += f" The widest gap in accuracy is {_points(gap, level)}."
         table = Table(f"subgroup-{number}", caption, (column, "Images", *(METRICS[m].label for m in SUBGROUP)))
         compared = []
         for value in values:
@@ -192,6 +192,13 @@ def subgroups(estimates: Mapping[str, Estimate], part: str, level: str) -> list[
                 compared.append(accuracy.exact)
         found.append((max(compared, default=0.0) - min(compared, default=0.0), table))
     return sorted(found, key=lambda pair: -pair[0])
+
+
+def _points(gap: Estimate, level: str) -> str:
+    value, low, high = (
+        f"{100 * (end or 0):.1f}".replace("-", "\N{MINUS SIGN}") for end in (gap.value, gap.low, gap.high)
+    )
+    return f"{value} points ({level} interval {low} to {high})"
 
 
 def prefixed(

@@ -47,9 +47,9 @@ def triage(
 ) -> list[Annotation]:
     """Decide on images.
 
-    The label is the most probable class; with an operating point, it is the most probable one on the side of the
-    threshold that the case falls. An image out of the range of the training images is rejected; one whose label has
-    less than `min_confidence`, or whose conformal set is not that label alone, is for review.
+    The label is the most probable class, as in the model's report. An image out of the range of the training images is
+    rejected. One whose label has less than `min_confidence`, whose conformal set is not that label alone, or whose
+    label lies on the other side of the operating point than its probability, is for review.
 
     Args:
         probs: (N, K) calibrated.
@@ -60,12 +60,13 @@ def triage(
         gate_reasons: N tuples, see `medvision.inference.gate.check`.
     """
     probs = np.asarray(probs, np.float64).round(6)
-    labels = _labels(probs, class_names, operating_point)
+    labels = probs.argmax(axis=1)
+    contradicted = _contradicted(probs, labels, class_names, operating_point)
     found = []
     for row, (values, label) in enumerate(zip(probs, labels, strict=True)):
         outside = gate_reasons[row] if gate_reasons is not None else ()
         classes = None if conformal is None else _conformal_set(values, float(conformal["quantile"]))
-        doubts = _doubts(float(values[label]), int(label), classes, min_confidence)
+        doubts = _doubts(float(values[label]), classes, min_confidence) + contradicted[row]
         status: Status = "rejected" if outside else "review" if doubts else "auto"
         reasons = ([f"out of range: {', '.join(outside)}"] if outside else []) + doubts
         found.append(
@@ -81,15 +82,25 @@ def triage(
     return found
 
 
-def _labels(
-    probs: NDArray[np.float64], class_names: Sequence[str], operating_point: Mapping[str, Any] | None
-) -> NDArray[np.intp]:
+def _contradicted(
+    probs: NDArray[np.float64],
+    labels: NDArray[np.intp],
+    class_names: Sequence[str],
+    operating_point: Mapping[str, Any] | None,
+) -> list[list[str]]:
+    """For each case, that label and operating point disagree; nothing where they agree."""
     if operating_point is None:
-        return np.asarray(probs.argmax(axis=1))
-    positive = np.isin(np.array(class_names), list(operating_point["positive"]))
-    is_positive = probs[:, positive].sum(axis=1) >= operating_point["threshold"]
-    # Classes on the other side are out of the question, however probable.
-    return np.asarray(np.where(positive == is_positive[:, np.newaxis], probs, -1.0).argmax(axis=1))
+        return [[] for _ in labels]
+    names, threshold = list(operating_point["positive"]), operating_point["threshold"]
+    positive = np.isin(np.array(class_names), names)
+    summed = probs[:, positive].sum(axis=1)
+    above = summed >= threshold
+    return [
+        [f"{' or '.join(names)} {value:.2f} is {'above' if over else 'below'} the threshold {threshold:.2f}"]
+        if over != positive[label]
+        else []
+        for value, over, label in zip(summed, above, labels, strict=True)
+    ]
 
 
 def _conformal_set(probs: NDArray[np.float64], quantile: float) -> list[int]:
@@ -97,12 +108,10 @@ def _conformal_set(probs: NDArray[np.float64], quantile: float) -> list[int]:
     return [int(one) for one in order if 1 - probs[one] <= quantile]
 
 
-def _doubts(confidence: float, label: int, classes: list[int] | None, min_confidence: float) -> list[str]:
+def _doubts(confidence: float, classes: list[int] | None, min_confidence: float) -> list[str]:
     doubts = []
     if confidence < min_confidence:
         doubts.append(f"low confidence {confidence:.2f}, below {min_confidence:g}")
     if classes is not None and len(classes) != 1:
         doubts.append(f"{len(classes)} classes in the conformal set" if classes else "the conformal set is empty")
-    elif classes is not None and classes != [label]:
-        doubts.append("the conformal set holds another class than the label")
     return doubts

@@ -253,6 +253,19 @@ def test_groups_widen_the_intervals():
         assert 1.7 < (grouped[name].high - grouped[name].low) / (estimate.high - estimate.low) < 2.8
 
 
+def test_a_perfect_specificity_among_groups_does_not_make_the_predictive_value_certain():
+    # 12 of 36 positives found, no false alarm: at 5 % the specificity's lower end leaves next to nothing of the PPV.
+    truth = np.repeat([True, False], 36)
+    scores = np.where(np.arange(72) < 12, 0.9, 0.1)
+    found = apply(
+        OperatingPoint(("yes",), 0.5, "youden"), binary(scores, truth, groups=np.arange(72) // 2), prevalence=0.05
+    )
+    ppv, specificity = found["ppv_at_prevalence"], found["specificity"]
+    assert ppv.value == specificity.value == 1
+    worst = 0.05 * found["sensitivity"].value
+    assert ppv.low == pytest.approx(worst / (worst + 0.95 * (1 - specificity.low)), abs=0.05)
+
+
 def test_two_classes_have_a_positive_one_and_more_have_none():
     assert default_positive(("healthy", "ill")) == ("ill",)
     assert default_positive(("a", "b", "c")) is None

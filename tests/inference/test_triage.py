@@ -38,13 +38,15 @@ def test_the_conformal_set_decides(quantile, classes, reason):
     assert found.status == ("review" if reason else "auto")
 
 
-def test_the_operating_point_decides_the_label():
+def test_a_label_that_the_operating_point_contradicts_is_for_a_human():
     point = {"positive": ["glioma", "ménière"], "threshold": 0.2}
-    assert one([0.75, 0.15, 0.1], operating_point=point).label == "glioma"
-    assert one([0.85, 0.05, 0.1], operating_point=point).label == "no tumour"
-    assert one([0.45, 0.5, 0.05], operating_point=point | {"threshold": 0.6}).label == "no tumour"
-    found = one([0.75, 0.15, 0.1], operating_point=point, conformal={"quantile": 0.3}, min_confidence=0)
-    assert found.reason == "the conformal set holds another class than the label"
+    found = one([0.75, 0.15, 0.1], operating_point=point, min_confidence=0)
+    assert (found.label, found.status) == ("no tumour", "review")
+    assert found.reason == "glioma or ménière 0.25 is above the threshold 0.20"
+    found = one([0.45, 0.5, 0.05], operating_point=point | {"threshold": 0.6}, min_confidence=0)
+    assert (found.label, found.status) == ("glioma", "review")
+    assert found.reason == "glioma or ménière 0.55 is below the threshold 0.60"
+    assert one([0.85, 0.05, 0.1], operating_point=point, min_confidence=0).status == "auto"
 
 
 def test_out_of_range_is_rejected_whatever_the_confidence():
