@@ -99,7 +99,8 @@ def _help(name: str, parser: argparse.ArgumentParser) -> None:
         experiments = {file.stem: _comment(file)[0] for file in options("experiment").values()}
         _section(console, "Experiments", "experiment=NAME", {one: Text(line) for one, line in experiments.items()})
     choices = {group: _choices(options(group), default) for group, default in groups.items()}
-    _section(console, "Groups", "group=OPTION; the default is bold", choices)
+    if choices:
+        _section(console, "Groups", "group=OPTION; the default is bold", choices)
     keys = {"key=VALUE": Text(f"any value that --cfg job shows, such as data.image_size=64; comments in {CONF_DIR}")}
     flags = {", ".join(one.option_strings): Text(one.help or "") for one in parser._actions if one.option_strings}
     _section(console, "Values and options", "", keys | flags)

@@ -48,7 +48,7 @@ def check(cfg: DictConfig) -> None:
     if len(cfg.models) < 2:
         raise ConfigError(f"{given}: one model is nothing to compare. Name two or more.")
     for model in cfg.models:
-        compose(*_for_training(cfg), f"model={model}")
+        compose(*_for_training(cfg), f"model={model}", config_dir=cfg.get("config_dir"))
 
 
 def train(cfg: DictConfig, folder: Path) -> list[str]:
@@ -70,7 +70,7 @@ def train(cfg: DictConfig, folder: Path) -> list[str]:
         status = directory.facts.get("status")
         unfinished = status is not None and (status != "failed" or directory.last.exists())
         place = f"{'resume' if unfinished else 'out'}={quoted(directory.path)}"
-        fit(compose(*_for_training(cfg), f"model={model}", place))
+        fit(compose(*_for_training(cfg), f"model={model}", place, config_dir=cfg.get("config_dir")))
     return [str(folder / "runs" / model) for model in cfg.models]
 
 

@@ -135,3 +135,13 @@ def test_models_are_trained_on_the_same_data_and_compared(run):
     code, said = run(*command)
     assert code == 0
     assert said.count("finished already") == 2
+
+
+def test_models_of_ones_own_are_found(tmp_path):
+    from medvision import comparison_runs, compose
+
+    (tmp_path / "model").mkdir()
+    lines = "_target_: medvision.models.small_cnn.small_cnn\nchannels: [4]\n"
+    (tmp_path / "model" / "mine.yaml").write_text(lines)
+    cfg = compose("experiment=digits_cnn", "models=[mine,small_cnn]", config_name="compare", config_dir=tmp_path)
+    comparison_runs.check(cfg)
