@@ -14,18 +14,19 @@ _MAX_BATCH = 512
 _PIXELS_PER_BATCH = 2**22  # 83 images of 224 x 224: the activations of a ResNet-50 for them fit in 8 GB
 
 
-def batches(images: NDArray[np.uint8], batch_size: int | None = None) -> Iterator[slice]:
+def batches(images: NDArray[np.uint8], batch_size: int | None = None, most: int = _MAX_BATCH) -> Iterator[slice]:
     """Which rows to take at a time; a short last batch reaches back over images that are done already.
 
     Args:
         images: (N, C, H, W).
-        batch_size: images at a time; by default as many as hold 4 million pixels, within 16 and 512.
+        batch_size: images at a time; by default as many as hold 4 million pixels, within 16 and `most`.
+        most: images at a time where they are small.
 
     >>> [(rows.start, rows.stop) for rows in batches(np.zeros((70, 1, 8, 8), np.uint8), batch_size=32)]
     [(0, 32), (32, 64), (54, 70)]
     """
     n, _, height, width = images.shape
-    step = batch_size or min(_MAX_BATCH, max(_MIN_BATCH, _PIXELS_PER_BATCH // (height * width)))
+    step = batch_size or min(most, max(_MIN_BATCH, _PIXELS_PER_BATCH // (height * width)))
     for start in range(0, n, step):
         stop = min(start + step, n)
         yield slice(max(0, min(start, stop - _MIN_BATCH)), stop)

@@ -16,6 +16,10 @@ from medvision.inference.prediction import MIN_CONFIDENCE, Prediction, predict
 from medvision.models.classical import Classical
 from medvision.models.network import Network
 
+# Above 64 a network's activations leave a CPU's cache: 10,000 MNIST images took 0.22 s, and 0.85 s with 512 at a time.
+_MOST_ON_CPU = 64
+_MOST = 512
+
 
 class Predictor:
     """Predicts with a network whose normalisation is inside, or with a classical model.
@@ -56,6 +60,8 @@ class Predictor:
         self.gate = gate
         self.device = choose_device(device)
         self.model = model.to(self.device)
+        on_cpu = isinstance(model, nn.Module) and self.device.type == "cpu"
+        self._most = _MOST_ON_CPU if on_cpu else _MOST
         self._logits: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
         if isinstance(model, Classical):
             self._logits = model.logits
@@ -85,7 +91,8 @@ class Predictor:
 
         Args:
             images: (N, C, H, W) uint8, in memory or memory-mapped, at the size and channels of `decode`.
-            batch_size: images at a time; by default as many as hold 4 million pixels, within 16 and 512.
+            batch_size: images at a time; by default as many as hold 4 million pixels, within 16 and 512, or 64
+                for a network on a CPU.
 
         Returns:
             (N, K) float32.
@@ -95,7 +102,7 @@ class Predictor:
         """
         check_images(images, self.decode)
         logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
-        for rows in batches(images, batch_size):
+        for rows in batches(images, batch_size, self._most):
             logits[rows] = self._logits(images[rows])
         return logits
 
@@ -121,7 +128,7 @@ class Predictor:
         network = cast(Network, self.network)
         logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
         embeddings = np.empty((len(images), network.head.in_features), dtype=np.float32)
-        for rows in batches(images, batch_size):
+        for rows in batches(images, batch_size, self._most):
             found = network.embed(self._batch(images[rows]))
             embeddings[rows] = found.float().cpu().numpy()
             logits[rows] = network.head(found).float().cpu().numpy()

@@ -73,9 +73,9 @@ def test_batches_are_no_larger_than_asked_and_fit_the_memory_of_large_images(pre
     predictor.network.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
 
     predictor.predict_logits(images, batch_size=32)
-    predictor.predict_logits(np.zeros((600, 1, 12, 16), np.uint8))
+    predictor.predict_logits(np.zeros((150, 1, 12, 16), np.uint8))
 
-    assert seen == [32, 32, 16, 512, 88]
+    assert seen == [32, 32, 16, 64, 64, 22]
 
 
 def test_prediction_keeps_no_gradients_and_draws_nothing_at_random(predictor, images):
