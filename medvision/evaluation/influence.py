@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medvision.evaluation.intervals import placements
+
 
 @dataclass(frozen=True)
 class Influence:
@@ -62,7 +64,7 @@ def macro_auroc(probs: NDArray[np.float64], targets: NDArray[np.int64], slots: N
         if ours.all() or not ours.any():
             continue
         theirs = ~ours
-        ranked = _rightly_ranked(probs[:, c], ours)
+        ranked = placements(probs[:, c], ours)
         total += float(ranked[ours].mean())
         influence += _deviations(ranked, ours, slots) + _deviations(ranked, theirs, slots)
         fewest = min(fewest, _units(ours, slots), _units(theirs, slots))
@@ -70,22 +72,6 @@ def macro_auroc(probs: NDArray[np.float64], targets: NDArray[np.int64], slots: N
     if not classes:
         return Influence(float("nan"), influence, 0)
     return Influence(total / classes, influence / classes, fewest, classes)
-
-
-def _rightly_ranked(scores: NDArray[np.float64], ours: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How large a share of the other side each sample is ranked rightly against, (N,), equal scores counting half."""
-    order = np.argsort(scores, kind="stable")
-    ascending, mine = scores[order], ours[order]
-    high, low = ascending[mine], ascending[~mine]
-    ranked = np.empty(len(scores))
-    ranked[order[mine]] = _share_below(high, low)
-    ranked[order[~mine]] = 1 - _share_below(low, high)
-    return ranked
-
-
-def _share_below(scores: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    below, not_above = (np.searchsorted(others, scores, side=side) for side in ("left", "right"))
-    return np.asarray((below + not_above) / (2 * len(others)))
 
 
 def _deviations(values: NDArray[np.float64], side: NDArray[np.bool_], slots: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -161,7 +161,7 @@ def delong_macro(
     moves, value = np.zeros(len(targets)), 0.0
     for c in classes:
         positive = targets == c
-        places = _placements(probs[:, c], positive)
+        places = placements(probs[:, c], positive)
         auroc = float(places[positive].mean())
         moves += (places - auroc) / np.where(positive, sizes[c], len(targets) - sizes[c]) / len(classes)
         value += auroc / len(classes)
@@ -223,8 +223,8 @@ def _from_parts(
     return on_logit_scale(value, float(np.sqrt(parts.sum())), confidence_level, degrees_of_freedom)
 
 
-def _placements(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(N,) for a sample of the class the share of others that score lower, for the others the share of it above."""
+def placements(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """How large a share of the other side each sample is ranked rightly against, (N,), equal scores counting half."""
     order = np.argsort(scores, kind="stable")
     ascending, ours = scores[order], positive[order]
     places = np.empty(len(scores))
