@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from medvision.evaluation import comparison_plots as plots
 from medvision.evaluation import comparison_text as text
 from medvision.evaluation.comparison import COSTS, Comparison
 from medvision.evaluation.shared_resamples import METRICS
+from medvision.evaluation.sheet import environment
 
 
 def render(comparison: Comparison, metric: str, notes: Sequence[str], written: str) -> str:
@@ -21,18 +21,11 @@ def render(comparison: Comparison, metric: str, notes: Sequence[str], written: s
         notes: what a reader must keep in mind.
         written: date and version, for the foot.
     """
-    # Names of models and classes come from strangers: every value is escaped, in attributes as well.
-    environment = Environment(
-        loader=PackageLoader("medvision.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["minus"] = lambda said: said.replace(" -", " −").replace("(-", "(−")
+    filled = environment()
+    filled.filters["minus"] = lambda said: said.replace(" -", " −").replace("(-", "(−")
     order = [metric, *(name for name in METRICS if name != metric)]
     drawn = plots.drawn_pairs(comparison, metric)
-    return environment.get_template("comparison.html.j2").render(
+    return filled.get_template("comparison.html.j2").render(
         comparison=comparison,
         cases=text.cases(comparison),
         level=f"{comparison.confidence_level:.0%}",

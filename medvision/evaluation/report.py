@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from medvision.evaluation import tables, wording
@@ -17,6 +17,7 @@ from medvision.evaluation.curves import confusion
 from medvision.evaluation.figures import ROBUSTNESS, STRENGTHS, draw_all
 from medvision.evaluation.gallery import Picture
 from medvision.evaluation.predictions import Predictions
+from medvision.evaluation.sheet import environment
 from medvision.evaluation.verdict import Estimate
 from medvision.evaluation.wording import METRICS
 
@@ -93,17 +94,10 @@ def report(
 
 @cache
 def _environment() -> Environment:
-    # Names of files and classes come from strangers: every value is escaped, in attributes as well.
-    environment = Environment(
-        loader=PackageLoader("medvision.evaluation", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": wording.count, "number": wording.number, "plural": wording.plural}
-    environment.filters |= {"breakable": _breakable, "dimensions": wording.dimensions}
-    return environment
+    filled = environment()
+    filled.filters |= {"count": wording.count, "number": wording.number, "plural": wording.plural}
+    filled.filters |= {"breakable": _breakable, "dimensions": wording.dimensions}
+    return filled
 
 
 def _tables(

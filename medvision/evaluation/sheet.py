@@ -12,12 +12,16 @@ def render(template: str, **values: Any) -> str:
         template: its file beside this module.
         values: what it names; among them `title`, `kicker` and `written` of the sheet itself.
     """
-    # Overrides, paths and messages come from strangers: every value is escaped, in attributes as well.
-    environment = Environment(
+    return environment().get_template(template).render(**values)
+
+
+def environment() -> Environment:
+    """What fills every template of this package."""
+    # Names, paths and messages come from strangers: every value is escaped, in attributes as well.
+    return Environment(
         loader=PackageLoader("medvision.evaluation", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**values)
