@@ -12,10 +12,9 @@ from rich.text import Text
 
 import medvision
 from medvision.command import run_command
-from medvision.errors import RunError
 from medvision.files import write_text
 from medvision.jobs import FINDINGS
-from medvision.rundir import fresh
+from medvision.rundir import fresh, writable
 
 if TYPE_CHECKING:
     from medvision.data.audit import Audit
@@ -78,17 +77,12 @@ def show(console: Console, title: str, found: "Audit") -> None:
 
 def _folder(cfg: DictConfig, name: str) -> Path:
     """The directory of the audit, made before the long part begins."""
-    try:
+    with writable("audit"):
         if cfg.out is None:
             return fresh(Path(cfg.output_root).absolute() / name)
         folder = Path(cfg.out).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        return folder
-    except OSError as error:
-        raise RunError(
-            f"The audit cannot be written: {error.filename} ({error.strerror}).\n"
-            "Choose a place you may write to with out=DIR or output_root=DIR."
-        ) from error
+    return folder
 
 
 def _tolerant(cfg: DictConfig) -> DictConfig:

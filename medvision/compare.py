@@ -12,7 +12,7 @@ from medvision.command import run_command
 from medvision.comparison_runs import ONE_PROCESS, check, train
 from medvision.errors import RunError
 from medvision.files import replacing, write_text
-from medvision.rundir import fresh, shared
+from medvision.rundir import fresh, shared, writable
 
 
 def main() -> None:
@@ -65,18 +65,13 @@ def _folder(cfg: DictConfig) -> Path:
     """The directory of the comparison."""
     if (peer := shared()) is not None:
         return peer.path.parents[1]
-    try:
+    with writable("comparison"):
         if cfg.out is None:
             return fresh(Path(cfg.output_root).absolute() / "compare")
         folder = Path(cfg.out).absolute()
         if (folder / "run.json").exists():
             raise RunError(f"{folder} holds a run.\nChoose another out=DIR for the comparison.")
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"The comparison cannot be written: {error.filename} ({error.strerror}).\n"
-            "Choose a place you may write to with out=DIR or output_root=DIR."
-        ) from error
     return folder
 
 

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import medvision
 from medvision.command import run_command
-from medvision.errors import BundleError, ConfigError, Interrupted, RunError
-from medvision.rundir import RunDirectory
+from medvision.errors import BundleError, ConfigError, Interrupted
+from medvision.rundir import RunDirectory, writable
 
 
 def main() -> None:
@@ -88,11 +88,9 @@ def _folder(cfg: DictConfig, key: str) -> Path:
     """The folder of the job; by default the same command finds it again."""
     name = f"{Path(cfg.images).stem.strip('*.') or 'images'}_{key[:12]}"
     out = Path(cfg.out).absolute() if cfg.out is not None else Path(cfg.output_root).absolute() / name
-    try:
+    with writable("labelling"):
         out.mkdir(parents=True, exist_ok=True)
         (out / "run.lock").touch()
-    except OSError as error:
-        raise RunError(f"{out} cannot be written ({error.strerror}).\nChoose another place with out=DIR.") from error
     return out
 
 

@@ -22,7 +22,7 @@ from medvision.inference.predictor import Predictor
 from medvision.probes import probe
 from medvision.reporting import collect, write_external_report, write_metrics
 from medvision.run import judge, name_of
-from medvision.rundir import RunDirectory, find, fresh
+from medvision.rundir import RunDirectory, find, fresh, writable
 from medvision.stages import read_data
 from medvision.targets import build
 from medvision.training.signals import StopSignal
@@ -166,13 +166,8 @@ def _folder(cfg: DictConfig, directory: RunDirectory) -> Path:
 
 
 def _made(folder: Path) -> Path:
-    try:
+    with writable("evaluation"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"The evaluation cannot be written: {error.filename} ({error.strerror}).\n"
-            "Choose a place you may write to with out=DIR."
-        ) from error
     return folder
 
 

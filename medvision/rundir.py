@@ -87,18 +87,13 @@ def create(out: str | None, root: str, name: str) -> RunDirectory:
     Raises:
         RunError: if the folder cannot be made, cannot be written, or holds a run.
     """
-    try:
+    with writable("run directory"):
         if out is not None:
             directory = RunDirectory(Path(out).absolute())
             directory.path.mkdir(parents=True, exist_ok=True)
         else:
             directory = RunDirectory(fresh(Path(root).absolute() / name))
         (directory.path / "run.lock").touch()
-    except OSError as error:
-        raise RunError(
-            f"The run directory cannot be written: {error.filename} ({error.strerror}).\n"
-            "Choose a place you may write to with out=DIR or output_root=DIR."
-        ) from error
     status = directory.facts.get("status")
     if status is not None and (status != "failed" or directory.last.exists()):
         raise RunError(
@@ -112,7 +107,8 @@ def find(resume: str, root: str, name: str) -> RunDirectory:
     """The folder of the run to go on with.
 
     Args:
-        resume: The folder, or `auto` for the newest unfinished run below `<root>/<name>`.
+        resume: The folder, or `auto` for the newest run below `<root>/<name>` that has something left to go on with:
+            one that failed before its first checkpoint has nothing.
         root: Where runs are gathered.
         name: Of the experiment.
 
@@ -120,10 +116,11 @@ def find(resume: str, root: str, name: str) -> RunDirectory:
         RunError: if there is no such run.
     """
     if resume == "auto":
+        runs = [RunDirectory(file.parent) for file in (Path(root).absolute() / name).glob("*/run.json")]
         unfinished = [
-            RunDirectory(file.parent)
-            for file in (Path(root).absolute() / name).glob("*/run.json")
-            if json.loads(file.read_text(encoding="utf-8")).get("status") != "finished"
+            run
+            for run in runs
+            if (status := run.facts.get("status")) != "finished" and (status != "failed" or run.last.exists())
         ]
         if not unfinished:
             raise RunError(f"No unfinished run below {Path(root) / name}.\nStart one without resume=auto.")
@@ -145,6 +142,25 @@ def shared() -> RunDirectory | None:
             f"Name one for all of them: set the environment variable {DIRECTORY_VARIABLE} and out to the same folder."
         )
     return RunDirectory(Path(os.environ[DIRECTORY_VARIABLE]))
+
+
+@contextmanager
+def writable(what: str) -> Iterator[None]:
+    """Say in a command's own words that its folder cannot be made.
+
+    Args:
+        what: is to be written, such as "audit".
+
+    Raises:
+        RunError: in place of an OSError within the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"The {what} cannot be written: {error.filename} ({error.strerror}).\n"
+            "Choose a place you may write to with out=DIR."
+        ) from error
 
 
 def fresh(parent: Path) -> Path:

@@ -10,6 +10,7 @@ from rich.console import Console
 from medvision.command import run_command
 from medvision.config import compose
 from medvision.errors import ConfigError, Interrupted, RunError
+from medvision.rundir import writable
 from medvision.search_space import Dimension, corners, read
 
 # What is typed for the search itself, and not for its trials.
@@ -100,15 +101,10 @@ def check(cfg: DictConfig) -> tuple[list[str], tuple[Dimension, ...]]:
 def _folder(cfg: DictConfig) -> Path:
     """The directory of the search, made before the long part begins."""
     folder = Path(cfg.out).absolute() if cfg.out else Path(cfg.output_root).absolute() / "tune" / cfg.study
-    try:
+    with writable("search"):
         if (folder / "run.json").exists():
             raise RunError(f"{folder} holds a run.\nChoose another out=DIR for the search.")
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"The search cannot be written: {error.filename} ({error.strerror}).\n"
-            "Choose a place you may write to with out=DIR or output_root=DIR."
-        ) from error
     return folder
 
 

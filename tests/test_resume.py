@@ -139,10 +139,16 @@ def test_stopped_at_any_step_a_run_goes_on_exactly(tmp_path, monkeypatch, step):
 def test_resume_auto_takes_the_newest_unfinished_run(train, tmp_path):
     from medvision.rundir import find
 
-    for name, status, started in (("a", "running", "1"), ("b", "interrupted", "2"), ("c", "finished", "3")):
+    stages = {"a": "running", "b": "interrupted", "c": "finished", "d": "failed"}  # the last without a checkpoint
+    for started, (name, status) in enumerate(stages.items()):
         (tmp_path / "digits_cnn" / name).mkdir(parents=True)
-        (tmp_path / "digits_cnn" / name / "run.json").write_text(json.dumps({"status": status, "started": started}))
+        (tmp_path / "digits_cnn" / name / "run.json").write_text(
+            json.dumps({"status": status, "started": str(started)})
+        )
     assert find("auto", str(tmp_path), "digits_cnn").path.name == "b"
+    (tmp_path / "digits_cnn" / "d" / "checkpoints").mkdir()
+    (tmp_path / "digits_cnn" / "d" / "checkpoints" / "last.ckpt").touch()
+    assert find("auto", str(tmp_path), "digits_cnn").path.name == "d"
 
 
 def configuration(**changes):
