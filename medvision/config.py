@@ -27,7 +27,10 @@ _PACKAGE = Path(__file__).resolve().parent
 # A wheel carries its own copy; an editable install and a checkout have conf/ beside the package.
 CONF_DIR = next((one for one in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if one.is_dir()), _PACKAGE / "conf")
 
-LAUNCHER = "hydra_plugins.medvision.ProcessLauncher"
+# The ways to start the jobs of a multirun, one in each file of conf/hydra/launcher.
+LAUNCHERS = tuple(
+    f"medvision.{name}" for name in ("processes.Processes", "cluster.SubmititLocal", "cluster.SubmititSlurm")
+)
 
 
 def compose(*overrides: str, config_name: str = "train", config_dir: str | Path | None = None) -> DictConfig:
@@ -99,7 +102,7 @@ def check(cfg: DictConfig, config_name: str = "train") -> None:
 
 
 def check_machinery(cfg: DictConfig) -> None:
-    """Refuse whatever Hydra itself would run besides our launcher and its own sweepers.
+    """Refuse whatever Hydra itself would run besides its own sweepers, and our ways to start jobs.
 
     Args:
         cfg: a config with its `hydra` subtree.
@@ -110,7 +113,12 @@ def check_machinery(cfg: DictConfig) -> None:
     machinery = OmegaConf.to_container(cfg.hydra, resolve=False)
     sweepers = [f"{one.__module__}.{one.__name__}" for one in Plugins.instance().discover(Sweeper)]
     for path, node in targets.find(machinery, "hydra"):
-        if node["_target_"] not in (LAUNCHER, *sweepers):
+        if path == "hydra.launcher":
+            if node["_target_"] not in LAUNCHERS:
+                raise ConfigError(
+                    f"hydra.launcher: {node['_target_']} is not allowed. hydra/launcher=NAME: {_choose('hydra/launcher')}"
+                )
+        elif node["_target_"] not in sweepers:
             checks.located(path, targets.resolve, node["_target_"])
 
 

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from medvision.config import quoted
 from medvision.files import write_text
 
 # Exit code of a command that did its work and found something to look at, such as an audit.
@@ -43,6 +44,44 @@ class Job:
     exit_code: int | None = None
     seconds: float | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a job is: `python -m <module> <overrides> out=<folder>`, on whatever machine.
+
+    Attributes:
+        module: of the command, such as medvision.train.
+        overrides: of the job.
+        folder: its run directory.
+        options: further arguments.
+    """
+
+    module: str
+    overrides: tuple[str, ...]
+    folder: str
+    options: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """What follows the module; a run that an earlier command left unfinished is gone on with."""
+        status = self.status()
+        # A run that failed before its first checkpoint begins anew in its folder.
+        begun = status is not None and (status != "failed" or Path(self.folder, "checkpoints", "last.ckpt").exists())
+        place = f"{'resume' if begun else 'out'}={quoted(self.folder)}"
+        return [*self.overrides, place, *self.options]
+
+    def status(self) -> str | None:
+        """What run.json says; None where there is no run yet."""
+        file = Path(self.folder, "run.json")
+        if not file.is_file():
+            return None
+        found = json.loads(file.read_text(encoding="utf-8")).get("status")
+        return found if isinstance(found, str) else None
+
+    @property
+    def log(self) -> Path:
+        """The file for what it says."""
+        return Path(f"{self.folder}.log")
 
 
 def save(jobs: Sequence[Job], folder: Path) -> None:
@@ -88,8 +127,9 @@ class Board(AbstractContextManager["Board"]):
         self._jobs = jobs
         self._console = console
         self._drawn = 0.0
-        # Drawn by hand: a thread of rich's own would be there when processes are forked.
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        # Drawn by hand: a thread of rich's own, or its stand-ins for stdout and stderr, would be there in forked jobs.
+        by_hand = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
+        self._live = Live(console=console, transient=True, **by_hand) if console.is_terminal else None
 
     def __enter__(self) -> "Board":
         """Open the table."""

@@ -4,12 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import medvision
-from medvision import launcher
+from medvision import launcher, processes
 from medvision.command import run_command
 from medvision.errors import ConfigError
 from medvision.launcher import multirun
@@ -49,23 +50,34 @@ end("finished", 0)
 # The command with the job above, and without the checks, which load torch.
 PARENT = """
 import sys
-from medvision import launcher
+from medvision import launcher, processes
 from medvision.command import run_command
-launcher.command = lambda name: [sys.executable, {job!r}]
+launcher.module = lambda name: "job"
 launcher.compose = lambda *overrides, **_: None
+processes.may_fork = lambda: {forked}
 run_command("train", print)
 """
 
 
+@pytest.fixture(params=[True, False], ids=["forked", "spawned"])
+def forked(request, monkeypatch):
+    """Both ways to start a job."""
+    if request.param and sys.platform != "linux":
+        pytest.skip("processes are forked on Linux alone")
+    monkeypatch.setattr(processes, "may_fork", lambda: request.param)
+    return request.param
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, forked):
     """An empty working folder in which jobs are those above."""
     (tmp_path / "files").mkdir()
-    job = tmp_path / "files" / "job.py"
-    job.write_text(JOB)
+    (tmp_path / "files" / "job.py").write_text(JOB)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(launcher, "command", lambda name: [sys.executable, str(job)])
+    monkeypatch.setattr(launcher, "module", lambda name: "job")
+    monkeypatch.syspath_prepend(tmp_path / "files")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'files'}:{Path(medvision.__file__).parents[1]}")
     return tmp_path / "work"
 
 
@@ -181,6 +193,10 @@ def test_jobs_know_the_folder_of_further_files(folder, tmp_path):
         ["seed=0,1", "resume=auto"],
         ["seed=0,1", "hydra.launcher.n_jobs=0"],
         ["seed=0,1", "hydra.launcher.njobs=2"],
+        ["seed=0,1", "++hydra.launcher.njobs=2"],
+        ["seed=0,1", "hydra.launcher.n_jobs=two"],
+        ["seed=0,1", "++hydra.launcher.folder=here"],
+        ["seed=0,1", "hydra.sweeper.max_batch_size=1"],
         ["seed=0,1", "hydra/launcher=basic"],
         ["seed=0,1", "hydra.searchpath=[pkg://evil]"],
     ],
@@ -223,14 +239,16 @@ def test_an_evil_experiment_does_not_run(folder, tmp_path):
 
 
 @pytest.fixture
-def parent(folder, tmp_path):
+def script(folder, tmp_path, forked):
+    """The command in a file of its own."""
+    (tmp_path / "files" / "parent.py").write_text(PARENT.format(forked=forked))
+    return [sys.executable, str(tmp_path / "files" / "parent.py"), "-m"]
+
+
+@pytest.fixture
+def parent(script):
     """The command in a process of its own, whose first job waits to be stopped."""
-    (tmp_path / "files" / "parent.py").write_text(PARENT.format(job=str(tmp_path / "files" / "job.py")))
-    process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "files" / "parent.py"), "-m", "seed=9", "monitor=val/loss,val/auroc"],
-        env=os.environ | {"PYTHONPATH": str(Path(medvision.__file__).parents[1])},
-        stdout=subprocess.DEVNULL,
-    )
+    process = subprocess.Popen([*script, "seed=9", "monitor=val/loss,val/auroc"], stdout=subprocess.DEVNULL)
     wait_for(Path("ready").exists)
     yield process
     process.kill()
@@ -263,6 +281,50 @@ def test_jobs_do_not_outlive_a_killed_parent(folder, parent):
     parent.kill()
     wait_for(lambda: status_of_first(folder) == "interrupted")
     assert len(calls()) == 1
+
+
+def test_a_terminal_shows_the_table_and_a_log_what_its_job_says(folder, script):
+    reader, terminal = os.openpty()
+    process = subprocess.Popen([*script, "seed=0,3"], stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    with suppress(OSError):  # how Linux tells that nobody writes to a terminal any more
+        while part := os.read(reader, 4096):
+            shown += part
+    os.close(reader)
+    assert process.wait(30) == 0
+    assert [Path(job["folder"] + ".log").read_text() for job in jobs(folder)] == ["job 0 speaks\n", "job 3 speaks\n"]
+    assert b"last said" in shown
+    assert b"speaks\r\n" not in shown
+
+
+SMALL = ("trainer.max_epochs=3", "evaluation.robustness=false", "evaluation.n_resamples=100")
+
+
+@pytest.mark.slow
+def test_a_job_does_what_a_run_alone_does(tmp_path):
+    """Bit for bit, for the second job too, whatever the first one may have left."""
+    arguments = [sys.executable, "-m", "medvision.train", "experiment=digits_cnn", *SMALL]
+    subprocess.run([*arguments, "-m", "seed=0,1"], stdout=subprocess.PIPE, check=True)
+    for job, seed in zip(jobs(Path()), (0, 1), strict=True):
+        subprocess.run([*arguments, f"seed={seed}", f"out=alone{seed}"], stdout=subprocess.PIPE, check=True)
+        together, alone = Path(job["folder"]), Path(f"alone{seed}")
+        assert {file.name for file in together.iterdir()} == {file.name for file in alone.iterdir()}
+        for name in ("metrics.json", "metrics.csv", "splits.csv", "predictions/test.npz", "model/model.safetensors"):
+            assert (together / name).read_bytes() == (alone / name).read_bytes(), name
+        run = json.loads((together / "run.json").read_text())
+        assert Path(run["command"][0]).name == "train.py"
+        assert run["command"][-1] == f"out='{job['folder']}'"
+
+
+@pytest.mark.slow
+def test_a_job_can_start_processes_of_its_own(tmp_path):
+    options = ("trainer.strategy=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "evaluation.report=false")
+    arguments = [sys.executable, "-m", "medvision.train", "-m", "experiment=digits_cnn", "seed=0,1", *SMALL, *options]
+    subprocess.run(arguments, stdout=subprocess.PIPE, check=True)
+    assert [job["status"] for job in jobs(Path())] == ["finished"] * 2
+    for job in jobs(Path()):
+        assert len(Path(job["folder"], "metrics.csv").read_text().splitlines()) == 4
 
 
 @pytest.mark.slow
