@@ -114,10 +114,8 @@ def check_machinery(cfg: DictConfig) -> None:
     sweepers = [f"{one.__module__}.{one.__name__}" for one in Plugins.instance().discover(Sweeper)]
     for path, node in targets.find(machinery, "hydra"):
         if path == "hydra.launcher":
-            if node["_target_"] not in LAUNCHERS:
-                raise ConfigError(
-                    f"hydra.launcher: {node['_target_']} is not allowed. hydra/launcher=NAME: {_choose('hydra/launcher')}"
-                )
+            if (target := node["_target_"]) not in LAUNCHERS:
+                raise ConfigError(f"hydra/launcher: {target} is not allowed. {_choose('hydra/launcher')}")
         elif node["_target_"] not in sweepers:
             checks.located(path, targets.resolve, node["_target_"])
 

@@ -27,11 +27,13 @@ class Started:
         poll: the exit code, negative for a signal, or None while the job is not over.
         stop: ask it to end in order.
         begun: whether it runs by now, and does not wait in a queue.
+        submission: what a queue that outlives this process knows it by.
     """
 
     poll: Callable[[], int | None]
     stop: Callable[[], None]
     begun: Callable[[], bool] = lambda: True
+    submission: str | None = None
 
 
 class Way(Protocol):
@@ -124,6 +126,7 @@ class _Running:
 
     def __init__(self, job: Job, log: Path, end: int, started: Started, quiet: bool) -> None:
         self.job, self.log, self.started, self.quiet = job, log, started, quiet
+        self.job.submission = started.submission
         self.seen = self.begin = end
         self.since = time.monotonic()
         self._note_beginning()

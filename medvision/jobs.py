@@ -36,6 +36,7 @@ class Job:
         status: waiting, running, finished, skipped (finished by an earlier command), findings (finished, and there is
             something to look at), failed or interrupted.
         reason: the last thing it said before it failed.
+        submission: what a cluster's queue knows it by.
     """
 
     folder: str
@@ -44,6 +45,7 @@ class Job:
     exit_code: int | None = None
     seconds: float | None = None
     reason: str | None = None
+    submission: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class Command:
         overrides: of the job.
         folder: its run directory.
         options: further arguments.
+        submission: what a cluster's queue knew the job by in an earlier command.
     """
 
     module: str
     overrides: tuple[str, ...]
     folder: str
     options: tuple[str, ...] = ()
+    submission: str | None = None
 
     def arguments(self) -> list[str]:
         """What follows the module; a run that an earlier command left unfinished is gone on with."""

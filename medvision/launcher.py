@@ -22,7 +22,7 @@ from medvision import targets
 from medvision.config import check_machinery, compose, opened, parsed, quoted, session
 from medvision.errors import ConfigError
 from medvision.execution import Way, run
-from medvision.jobs import Command, Job, exit_code, summary, varying
+from medvision.jobs import Command, Job, exit_code, load, summary, varying
 
 _PLUGIN = "hydra_plugins.medvision.Collector"
 
@@ -46,8 +46,11 @@ def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None)
     for combination in combinations:
         compose(*combination, config_name=config_name, config_dir=config_dir)
     jobs = _jobs(combinations, folder)
+    earlier = {job.folder: job.submission for job in load(folder)} if (folder / "jobs.json").is_file() else {}
     options = ("--config-dir", config_dir) if config_dir else ()
-    commands = [Command(module(config_name), tuple(job.overrides), job.folder, options) for job in jobs]
+    commands = [
+        Command(module(config_name), tuple(job.overrides), job.folder, options, earlier.get(job.folder)) for job in jobs
+    ]
     # Hydra has ended by now, so that nothing of it lives on in processes that are forked.
     run(jobs, commands, way, folder)
     console = Console(highlight=False)

@@ -65,6 +65,12 @@ def may_fork() -> bool:
     return len([name for name in names if name not in _HARMLESS]) == 1
 
 
+def end_with_parent() -> None:
+    """Have Linux send SIGTERM to this process when its parent dies, even by SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def _forked(command: Command, quiet: bool) -> Started:
     process = multiprocessing.get_context("fork").Process(target=_job, args=(command, quiet, os.getpid()))
     with _blocked():
@@ -75,7 +81,7 @@ def _forked(command: Command, quiet: bool) -> Started:
 def _job(command: Command, quiet: bool, parent: int) -> None:
     """Within the fork: become what a new interpreter would be, and run the command."""
     os.setsid()
-    _end_with_parent()
+    end_with_parent()
     for signum, handler in zip(SIGNALS, (signal.default_int_handler, signal.SIG_DFL), strict=True):
         signal.signal(signum, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -102,15 +108,9 @@ def _spawned(command: Command, quiet: bool) -> Started:
             stdout=log if quiet else None,
             stderr=log,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
     return Started(process.poll, process.terminate)
-
-
-def _end_with_parent() -> None:
-    """Have Linux send SIGTERM to this process when its parent dies, even by SIGKILL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

@@ -181,6 +181,7 @@ def test_jobs_know_the_folder_of_further_files(folder, tmp_path):
         multirun("train", ["experiment=mine"], None)
 
 
+@pytest.mark.parametrize("forked", [True], indirect=True)
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -208,6 +209,7 @@ def test_one_mistake_and_nothing_is_started(folder, overrides):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("forked", [True], indirect=True)
 @pytest.mark.parametrize(
     "override",
     [
@@ -225,6 +227,7 @@ def test_evil_targets_do_not_run(folder, monkeypatch, override):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("forked", [True], indirect=True)
 def test_an_evil_experiment_does_not_run(folder, tmp_path):
     (tmp_path / "more" / "experiment").mkdir(parents=True)
     marker = tmp_path / "marker"
