@@ -29,7 +29,7 @@ class SubmititLocal:
     Args:
         folder: of the multirun, for submitit's files.
         n_jobs: how many run at the same time.
-        timeout_min: minutes after which a job is stopped, with a checkpoint.
+        timeout_min: minutes after which a job is stopped, half a minute of them for its last checkpoint.
         gpus_per_node: GPUs that each job sees, the first ones of the machine; 0 for none.
     """
 
@@ -40,10 +40,7 @@ class SubmititLocal:
         _check_limits(0, gpus_per_node=gpus_per_node)
         self.at_once = n_jobs
         self._executor = _executor("local", folder)
-        grace = min(_GRACE_SECONDS, 30 * timeout_min)
-        self._executor.update_parameters(
-            timeout_min=timeout_min, gpus_per_node=gpus_per_node, local_signal_delay_s=grace
-        )
+        self._executor.update_parameters(timeout_min=timeout_min, gpus_per_node=gpus_per_node)
 
     def start(self, commands: Sequence[Command], quiet: bool) -> list[Started]:
         """Start a process for each job that sees to its time limit."""

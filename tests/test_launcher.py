@@ -313,7 +313,7 @@ def test_a_job_does_what_a_run_alone_does(tmp_path):
         subprocess.run([*arguments, f"seed={seed}", f"out=alone{seed}"], stdout=subprocess.PIPE, check=True)
         together, alone = Path(job["folder"]), Path(f"alone{seed}")
         assert {file.name for file in together.iterdir()} == {file.name for file in alone.iterdir()}
-        for name in ("metrics.json", "metrics.csv", "splits.csv", "predictions/test.npz", "model/model.safetensors"):
+        for name in ("metrics.json", "metrics.csv", "splits.csv", "predictions/test.npz", "model/weights.safetensors"):
             assert (together / name).read_bytes() == (alone / name).read_bytes(), name
         run = json.loads((together / "run.json").read_text())
         assert Path(run["command"][0]).name == "train.py"
