@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from medvision import jobs
-from medvision.jobs import Board, Job
+from medvision.jobs import Board, Command, Job
 
 
 def of(*statuses):
@@ -31,6 +31,29 @@ def test_what_is_saved_is_loaded(tmp_path):
     jobs.save(written, tmp_path)
     assert jobs.load(tmp_path) == written
     assert json.loads((tmp_path / "jobs.json").read_text())[1]["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("status", "checkpoint", "place"),
+    [
+        (None, False, "out"),
+        ("running", False, "resume"),  # killed
+        ("interrupted", True, "resume"),
+        ("failed", True, "resume"),
+        ("failed", False, "out"),
+    ],
+)
+def test_a_run_that_was_begun_goes_on(tmp_path, status, checkpoint, place):
+    folder = tmp_path / "it's"
+    (folder / "checkpoints").mkdir(parents=True)
+    if status:
+        (folder / "run.json").write_text(json.dumps({"status": status}))
+    if checkpoint:
+        (folder / "checkpoints" / "last.ckpt").touch()
+    command = Command("medvision.train", ("seed=1",), str(folder), ("--config-dir", "more"))
+    escaped = str(folder).replace("'", "\\'")
+    assert command.arguments() == ["seed=1", f"{place}='{escaped}'", "--config-dir", "more"]
+    assert command.status() == status
 
 
 def test_what_all_jobs_share_is_not_shown():
