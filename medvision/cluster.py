@@ -115,15 +115,15 @@ class SubmititSlurm:
         """Submit all jobs as one array, but for those that an earlier command submitted and Slurm still has."""
         from submitit import SlurmJob
 
-        earlier = {}
+        known: dict[str, Any] = {}
         for command in commands:
             if command.submission is not None:
                 job: SlurmJob[int] = SlurmJob(self._executor.folder, command.submission)
-                if not job.done(force_check=True):
-                    earlier[command.folder] = (job, command)
-        submitted = _submitted(self._executor, [one for one in commands if one.folder not in earlier])
-        known = earlier | {command.folder: (job, command) for job, command in submitted}
-        return [_Submitted(*known[command.folder], _cancel, insist=False).started() for command in commands]
+                if not job.done(force_check=True) and job.state != "UNKNOWN":
+                    known[command.folder] = job
+        new = [command for command in commands if command.folder not in known]
+        known |= {command.folder: job for job, command in _submitted(self._executor, new)}
+        return [_Submitted(known[one.folder], one, _cancel, insist=False).started() for one in commands]
 
 
 @dataclass(frozen=True)
@@ -213,17 +213,18 @@ class _Submitted:
 
     def __init__(self, job: Any, command: Command, stop: Callable[[Any], None], insist: bool) -> None:
         self._job, self._command, self._stop, self._insist = job, command, stop, insist
-        self._stopping = False
+        self._stopping = self._begun = False
         self._next_look = 0.0
 
     def started(self) -> Started:
         """As `execution` knows it."""
-        return Started(self._poll, self._end, self._job.paths.stdout.exists, self._job.job_id)
+        return Started(self._poll, self._end, lambda: self._begun, self._job.job_id)
 
     def _poll(self) -> int | None:
         if time.monotonic() < self._next_look:  # each look is one at a file on a network
             return None
         self._next_look = time.monotonic() + _POLL_SECONDS
+        self._begun = self._begun or self._job.paths.stdout.exists()
         if self._job.done():
             return _exit_code(self._job, self._command)
         if self._stopping and self._insist:

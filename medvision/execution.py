@@ -101,8 +101,8 @@ def _work_through(
                     board.say(labels[id(job)], style="bold")
                 ends = [_size(command.log) for _, command in batch]
                 started = way.start([command for _, command in batch], quiet)
-                for (job, command), end, one in zip(batch, ends, started, strict=True):
-                    running.append(_Running(job, command.log, end, one, quiet))
+                for (job, command), end, handle in zip(batch, ends, started, strict=True):
+                    running.append(_Running(job, command.log, end, handle, quiet))
                 save(jobs, folder)
             board.refresh()
             time.sleep(_POLL_SECONDS)
@@ -135,9 +135,9 @@ class _Running:
         """Pass on what was said since the last call; if the job is over, write down how."""
         code = self.started.poll()
         self._note_beginning()
-        said = self._said(self.seen)
-        self.seen += len(said)
         if not self.quiet:
+            said = self._said(self.seen)
+            self.seen += len(said)
             sys.stderr.buffer.write(said)
             sys.stderr.flush()
         if self.job.status == "running":

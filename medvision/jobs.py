@@ -132,8 +132,11 @@ class Board(AbstractContextManager["Board"]):
         self._console = console
         self._drawn = 0.0
         # Drawn by hand: a thread of rich's own, or its stand-ins for stdout and stderr, would be there in forked jobs.
-        by_hand = {"auto_refresh": False, "redirect_stdout": False, "redirect_stderr": False}
-        self._live = Live(console=console, transient=True, **by_hand) if console.is_terminal else None
+        self._live = (
+            Live(console=console, transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+            if console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> "Board":
         """Open the table."""

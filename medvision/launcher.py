@@ -46,10 +46,11 @@ def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None)
     for combination in combinations:
         compose(*combination, config_name=config_name, config_dir=config_dir)
     jobs = _jobs(combinations, folder)
-    earlier = {job.folder: job.submission for job in load(folder)} if (folder / "jobs.json").is_file() else {}
+    known = load(folder) if (folder / "jobs.json").is_file() else []
+    queued = {job.folder: job.submission for job in known if job.status in ("waiting", "running")}
     options = ("--config-dir", config_dir) if config_dir else ()
     commands = [
-        Command(module(config_name), tuple(job.overrides), job.folder, options, earlier.get(job.folder)) for job in jobs
+        Command(module(config_name), tuple(job.overrides), job.folder, options, queued.get(job.folder)) for job in jobs
     ]
     # Hydra has ended by now, so that nothing of it lives on in processes that are forked.
     run(jobs, commands, way, folder)

@@ -82,8 +82,8 @@ def _job(command: Command, quiet: bool, parent: int) -> None:
     """Within the fork: become what a new interpreter would be, and run the command."""
     os.setsid()
     end_with_parent()
-    for signum, handler in zip(SIGNALS, (signal.default_int_handler, signal.SIG_DFL), strict=True):
-        signal.signal(signum, handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if os.getppid() != parent:  # it was killed before this process asked to be told
         sys.exit(128 + signal.SIGTERM)

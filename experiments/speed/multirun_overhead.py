@@ -1,8 +1,8 @@
 """Time of a multirun of a few jobs over that of the same runs one after another.
 
-Both are what a user types, `python -m medvision.train -m ... seed=0,1,2,3` and four times `python -m medvision.train ...
-seed=K`, each in an empty folder; they alternate, so that a machine whose speed drifts treats both alike. What is reported
-is the median of the ratios of wall time; that of processor time stands beside it, which other work disturbs less.
+Both are what a user types: `python -m medvision.train -m experiment=digits_cnn seed=0,1,2,3`, and four times the same
+with one seed, each in an empty folder. They alternate, so that a machine whose speed drifts treats both alike. What is
+reported is the median of the ratios of wall time, and beside it that of processor time, which other work disturbs less.
 
     python experiments/speed/multirun_overhead.py
 """
