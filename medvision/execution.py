@@ -110,9 +110,9 @@ def _work_through(
                 stopped_by = received.pop(0)
                 for one in running:
                     one.started.stop()
-            ended = [one for one in running if one.has_ended()]
-            running = [one for one in running if one not in ended]
-            if ended:
+            before = [job.status for job in jobs]
+            running = [one for one in running if not one.has_ended()]
+            if before != [job.status for job in jobs]:
                 save(jobs, folder)
     except BaseException:
         for one in running:

@@ -49,9 +49,10 @@ def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None)
     known = load(folder) if (folder / "jobs.json").is_file() else []
     queued = {job.folder: job.submission for job in known if job.status in ("waiting", "running")}
     options = ("--config-dir", config_dir) if config_dir else ()
-    commands = [
-        Command(module(config_name), tuple(job.overrides), job.folder, options, queued.get(job.folder)) for job in jobs
-    ]
+    commands = []
+    for job in jobs:
+        job.submission = queued.get(job.folder)
+        commands.append(Command(module(config_name), tuple(job.overrides), job.folder, options, job.submission))
     # Hydra has ended by now, so that nothing of it lives on in processes that are forked.
     run(jobs, commands, way, folder)
     console = Console(highlight=False)

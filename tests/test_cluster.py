@@ -241,9 +241,12 @@ def test_what_is_in_the_queue_is_not_submitted_again(start, folder, slurm):
     wait_for(lambda: len(list(slurm.glob("*.pid"))) == 2 and Path("ready").exists())
     process.kill()
     process.wait()
+    (file,) = folder.glob("multirun/*/*/jobs.json")
+    written = file.stat().st_mtime_ns
     second = start(*command)
-    wait_for(lambda: [job["submission"] for job in jobs(folder)] == ["101_0", "101_1"])
+    wait_for(lambda: file.stat().st_mtime_ns > written)
     wait_for(lambda: [job["status"] for job in jobs(folder)] == ["running"] * 2)
+    assert [job["submission"] for job in jobs(folder)] == ["101_0", "101_1"]
     time.sleep(0.5)
     second.terminate()
     assert second.wait(60) == 143

@@ -100,13 +100,17 @@ def test_the_time_in_a_queue_is_not_that_of_the_job(jobs, tmp_path):
     begin = time.monotonic()
 
     def poll():
+        seen.append(json.loads((tmp_path / "jobs.json").read_text())[0]["status"])
         if time.monotonic() - begin > 0.6:
             way.queued.clear()
         return 0 if time.monotonic() - begin > 1 else None
 
+    seen = []
+
     way.one = lambda name: Started(poll, print, lambda: name not in way.queued)
     run(*jobs, way, tmp_path)
     assert jobs[0][0].seconds < 0.6 < jobs[0][1].seconds
+    assert list(dict.fromkeys(seen)) == ["waiting", "running"]
 
 
 def test_a_folder_that_cannot_be_made(jobs, tmp_path):
