@@ -115,12 +115,13 @@ class SubmititSlurm:
         """Submit all jobs as one array, but for those that an earlier command submitted and Slurm still has."""
         from submitit import SlurmJob
 
-        known: dict[str, Any] = {}
-        for command in commands:
-            if command.submission is not None:
-                job: SlurmJob[int] = SlurmJob(self._executor.folder, command.submission)
-                if not job.done(force_check=True) and job.state != "UNKNOWN":
-                    known[command.folder] = job
+        earlier: dict[str, SlurmJob[int]] = {
+            one.folder: SlurmJob(self._executor.folder, one.submission) for one in commands if one.submission
+        }
+        # One question to Slurm answers for all. What it does not know any more is submitted again.
+        known: dict[str, Any] = {
+            folder: job for folder, job in earlier.items() if not job.done() and job.state != "UNKNOWN"
+        }
         new = [command for command in commands if command.folder not in known]
         known |= {command.folder: job for job, command in _submitted(self._executor, new)}
         return [_Submitted(known[one.folder], one, _cancel, insist=False).started() for one in commands]
