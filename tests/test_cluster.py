@@ -184,6 +184,7 @@ def start(folder):
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["local", "slurm"])
 def test_jobs_run_fail_and_are_found_again(folder, slurm, way):
     command = [f"hydra/launcher=submitit_{way}", "seed=0,1,3", "hydra.launcher.n_jobs=2"]
@@ -205,6 +206,7 @@ def test_jobs_run_fail_and_are_found_again(folder, slurm, way):
     assert [job["status"] for job in jobs(folder)] == ["skipped", "failed", "skipped"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["local", "slurm"])
 def test_a_signal_stops_all(start, folder, slurm, way):
     command = (f"hydra/launcher=submitit_{way}", "seed=9", "monitor=val/loss,val/auroc")

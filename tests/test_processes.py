@@ -98,6 +98,12 @@ def after(*lines: str) -> str:
     return subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
+def test_a_driver_that_a_fork_could_not_use(tmp_path):
+    (tmp_path / "libcuda.so.1").write_bytes(b"x" * 4096)
+    load = f"file = open({str(tmp_path / 'libcuda.so.1')!r}, 'rb')"
+    assert after("import mmap", load, "loaded = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)") == "False"
+
+
 def test_threads_that_a_fork_would_lose():
     assert after() == "True"
     assert after("import threading, time", "threading.Thread(target=time.sleep, args=(2,)).start()") == "False"
