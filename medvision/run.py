@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from medvision.assessment import calibrate, check_positive, measure, predict
 from medvision.config import check
-from medvision.console import logging_to, show_headline
+from medvision.console import logging_to, show_headline, show_profile
 from medvision.data.datamodule import ImageDataModule
 from medvision.errors import Interrupted
 from medvision.evaluation import Estimate, Predictions, evaluate
@@ -29,6 +30,7 @@ from medvision.resume import continued
 from medvision.rundir import DIRECTORY_VARIABLE, RunDirectory, create, find, shared
 from medvision.stages import check_extras, describe_data, keep_best, read_data, train
 from medvision.training.precision import choose_precision
+from medvision.training.profile import table
 from medvision.training.signals import StopSignal
 from medvision.training.trainer import accelerator_in_use
 
@@ -146,7 +148,25 @@ def _run(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Co
         | {"prepare": ready - started, "fit": trained - ready, "evaluate": time.perf_counter() - trained},
         peak_memory_bytes=_peak_memory(),
     )
+    if cfg.profile:
+        _write_profile(directory, console)
     return Run(directory.path, metrics)
+
+
+def _write_profile(directory: RunDirectory, console: Console) -> None:
+    """Write profile.csv and show it: every second of the run at the stage it was spent on."""
+    seconds, fitting = directory.facts["seconds"], directory.facts.get("profile", {"seconds": {}, "steps": 0})
+    rows = table(
+        {
+            "preparing data": seconds["prepare"],
+            **fitting["seconds"],
+            "fitting, the rest": seconds["fit"] - sum(fitting["seconds"].values()),
+            "evaluation and report": seconds["evaluate"],
+        },
+        fitting["steps"],
+    )
+    write_text(directory.path / "profile.csv", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    show_profile(console, rows)
 
 
 def judge(

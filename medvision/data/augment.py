@@ -1,7 +1,7 @@
 """Random changes to training images: batched, on the device, each sample with its own parameters."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -51,7 +51,8 @@ class Augmentation:
             output to input, so that below 1 the image is enlarged. In [0, 1).
         rotation: largest angle in degrees, either way, in [0, 180].
         translation: largest shift along each axis, as a fraction of that side, in [0, 1].
-        horizontal_flip: mirror left and right with probability 0.5.
+        horizontal_flip: mirror left and right with probability 0.5; "alternating" mirrors an image in every other epoch
+            instead, half of them in the even ones: none is seen twice running the same way round (arXiv:2404.00498).
         vertical_flip: mirror top and bottom with probability 0.5.
         crop_padding: pad by this many pixels on each side and cut the original size out at a random place.
         cutout: side in pixels of a square filled with the image's mean colour. Its centre lies anywhere in the image,
@@ -74,7 +75,7 @@ class Augmentation:
         zoom: float = 0.0,
         rotation: float = 0.0,
         translation: float = 0.0,
-        horizontal_flip: bool = False,
+        horizontal_flip: bool | Literal["alternating"] = False,
         vertical_flip: bool = False,
         crop_padding: int = 0,
         cutout: int = 0,
@@ -103,7 +104,7 @@ class Augmentation:
             "zoom": _Law(2, 1 - zoom, 1 + zoom),
             "rotation": _Law(1, -rotation, rotation),
             "translation": _Law(2, -translation, translation),
-            "horizontal_flip": _Law(1, 0, 1 + horizontal_flip, whole=True),
+            "horizontal_flip": _Law(1, 0, 2 if horizontal_flip else 1, whole=True),
             "vertical_flip": _Law(1, 0, 1 + vertical_flip, whole=True),
             "crop_padding": _Law(2, -crop_padding, crop_padding + 1, whole=True),
             "cutout": _Law(2, 0, 1 if cutout else 0),
@@ -111,6 +112,7 @@ class Augmentation:
             "contrast": _Law(1, 1 - contrast, 1 + contrast),
         }
         self._laws = {name: law for name, law in laws.items() if law.high - law.low > law.whole}
+        self._alternating = horizontal_flip == "alternating"
         self._crop_padding = crop_padding
         self._cutout = cutout
         self._fill = fill
@@ -124,7 +126,7 @@ class Augmentation:
             (n, P) float32 on the CPU, P <= 14: the columns of the transforms that are on, in their units; row i belongs
             to the sample at position i of the training list.
         """
-        columns = [law.draw(generator(seed, epoch, name), n) for name, law in self._laws.items()]
+        columns = [self._column(name, law, seed, epoch, n) for name, law in self._laws.items()]
         return torch.from_numpy(np.concatenate([np.empty((n, 0), np.float32), *columns], axis=1))
 
     def __call__(self, images: torch.Tensor, params: torch.Tensor) -> torch.Tensor:
@@ -161,6 +163,11 @@ class Augmentation:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Blend the images of a batch with one another by MixUp or CutMix; see `medvision.data.mix.blend`."""
         return blend(images, targets, num_classes, mixup=self._mixup, cutmix=self._cutmix, seed=seed, step=step)
+
+    def _column(self, name: str, law: "_Law", seed: int, epoch: int, n: int) -> np.ndarray[tuple[int, int], Any]:
+        if name == "horizontal_flip" and self._alternating:
+            return np.abs(law.draw(generator(seed, 0, name), n) - epoch % 2)
+        return law.draw(generator(seed, epoch, name), n)
 
     def _check_size(self, height: int, width: int) -> None:
         if self._crop_padding >= min(height, width):
