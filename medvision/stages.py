@@ -213,7 +213,8 @@ def _check_tta(cfg: DictConfig, learner: Learner) -> None:
         )
     if not cfg.augmentation.get("horizontal_flip"):
         log.warning(
-            "evaluation.tta=%s shows the model mirror images, which it is not trained on (augmentation.horizontal_flip)",
+            "evaluation.tta=%s shows the model mirror images, on which it is not trained "
+            "(augmentation.horizontal_flip=false).",
             cfg.evaluation.tta,
         )
 

@@ -68,8 +68,8 @@ def fast_cnn(
     groups = [Group(*pair) for pair in pairwise(channels)]
     backbone = nn.Sequential(whitening, nn.GELU(), *groups, nn.AdaptiveMaxPool2d(1), nn.Flatten())
     network = Network(backbone, widths[-1], num_classes, in_channels, groups[-1], freeze_backbone)
-    network.head = nn.Linear(widths[-1], num_classes, bias=False)
     nn.init.normal_(network.head.weight, std=1 / widths[-1])
+    nn.init.zeros_(network.head.bias)
     return network
 
 

@@ -97,11 +97,8 @@ class Muon(Optimizer):
     def _adam_step(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         group["step"] += 1
         first, second = group["betas"]
-        gradients, means, squares = (
-            [_grad(p) for p in weights],
-            self._state(weights, "mean"),
-            self._state(weights, "square"),
-        )
+        gradients = [_grad(p) for p in weights]
+        means, squares = self._state(weights, "mean"), self._state(weights, "square")
         torch._foreach_lerp_(means, gradients, 1 - first)
         torch._foreach_mul_(squares, second)
         torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
