@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import os
 import re
 import subprocess
@@ -33,6 +34,7 @@ def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(SPEED))
     names = ("measuring", "summary")
     yield tuple(importlib.import_module(name) for name in names)
+    logging.disable(logging.NOTSET)
     for name in names:
         sys.modules.pop(name, None)
 
@@ -157,9 +159,8 @@ def test_a_table_names_figures_goals_and_commands(scripts, tmp_path):
     assert len(results) == 1  # what a tiny run writes is no measurement
     check(results[0], "guard")
     lines = summary.table(results).splitlines()
-    assert lines[2] == (
-        "| reached | 1.00 s | loop: 40.0 s | 30.0 x (20.0 to 50.0) | at least 20: met | `python experiments/speed/guard.py` |"
-    )
+    first = "reached | 1.00 s | loop: 40.0 s | 30.0 x (20.0 to 50.0) | at least 20: met"
+    assert lines[2] == f"| {first} | `python experiments/speed/guard.py` |"
     assert "| 30.0 (20.0 to 50.0) | at most 1.05: **not met** |" in lines[3]
     assert lines[4].startswith("| no goal |")
     assert results[0]["measured"] in lines[-1]

@@ -88,7 +88,7 @@ def parser(file: str, doc: str | None, *, rounds: int) -> argparse.ArgumentParse
 
 
 def read(options: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options as given, with the machine's load before anything ran."""
+    """The options as given, with the machine's load before anything ran; silences warnings that are logged."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     given = options.parse_args(words)
     out = ["--out", str(given.out)]
@@ -229,10 +229,10 @@ def goal(row: Mapping[str, Any]) -> str:
 
 
 def digits(value: float) -> str:
-    """A number in three digits, or all that stand before the point; up to four behind it, for ratios below 1."""
+    """A number in three digits, or all that stand before the point; two below 0.1."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.4f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def _spread(values: Sequence[float]) -> Spread:

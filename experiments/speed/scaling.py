@@ -48,7 +48,7 @@ optimizer = partial(torch.optim.Adam, lr=1e-3, fused=True)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     given = read(parser(__file__, __doc__, rounds=3), arguments)
-    sizes, steps = ((1_000, 2_000, 5_000), 2) if given.tiny else ((10_000, 100_000, 1_000_000), 300)
+    sizes, steps = ((2_000, 20_000, 200_000), 2) if given.tiny else ((10_000, 100_000, 1_000_000), 300)
     parts = {"training": trained, "loading": loaded, "module": whole}
     seconds: dict[str, Seconds] = {name: {str(size): [] for size in sizes} for name in parts}
     memory: dict[str, Seconds] = {name: {str(size): [] for size in sizes} for name in parts}
@@ -183,7 +183,7 @@ def draw(sizes: Sequence[int], seconds: dict[str, Seconds], memory: dict[str, Se
             axes.plot(sizes, values, style, color=colour, label=name)
     right.plot(sizes, [size * ALLOWED * 1e-6 for size in sizes], ":", color=DIM, label=f"{ALLOWED} bytes a sample")
     left.set(title="time of a step, ms", ylim=(0, None))
-    right.set(title="anonymous memory, MB", yscale="symlog")
+    right.set(title="anonymous memory, MB", yscale="log")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="images")
         axes.grid(color=RULE, linewidth=0.6)

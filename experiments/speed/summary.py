@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -81,7 +82,7 @@ def circumstances(results: Sequence[Mapping[str, Any]]) -> str:
     for result in results:
         facts = result["machine"]
         versions = ", ".join(f"{name} {facts['versions'][name]}" for name in ("torch", "lightning", "torchvision"))
-        place = f"{facts['processor']}, {facts['cores']} cores, {facts['threads']} threads, {versions}"
+        place = f"{facts['processor']}, cores: {facts['cores']}, threads: {facts['threads']}, {versions}"
         dates.setdefault(place, set()).add(result["measured"])
     sentences = [f"{', '.join(sorted(days))}: {place}." for place, days in dates.items()]
     return "Medians over the rounds, in brackets the range of the ratio. Measured " + " ".join(sentences) + "\n"
@@ -101,25 +102,29 @@ def between(text: str, new: str) -> str:
 
 
 def picture(results: Sequence[Mapping[str, Any]]) -> Figure:
-    """All ratios with their range, on logarithmic scales: how many times as fast, and what share of the peer's."""
+    """All ratios with their range, on logarithmic scales: speed, shares of the peer's figure, shares of a limit."""
+    several = [row for _, row in rows(results)]
     panels = {
-        "how many times as fast as the peer": [row for _, row in rows(results) if row["kind"] == "speedup"],
-        "medvision's figure divided by the peer's, or by what is allowed": [
-            row for _, row in rows(results) if row["kind"] == "share"
+        "how many times as fast as the peer": [row for row in several if row["kind"] == "speedup"],
+        "medvision's figure divided by the peer's": [
+            row for row in several if row["kind"] == "share" and row["peer"]["name"] != "allowed"
         ],
+        "medvision's figure divided by what is allowed": [row for row in several if row["peer"]["name"] == "allowed"],
     }
-    panels = {title: several for title, several in panels.items() if several}
-    heights = [len(several) + 1.5 for several in panels.values()]
-    drawing = Figure(figsize=(11, 0.3 * sum(heights) + 0.6), dpi=130, layout="constrained")
-    axes = drawing.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for ax, (title, several) in zip(axes, panels.items(), strict=True):
-        draw(several, ax)
+    panels = {title: some for title, some in panels.items() if some}
+    heights = [len(some) + 1.8 for some in panels.values()]
+    drawing = Figure(figsize=(11, 0.32 * sum(heights)), dpi=130, layout="constrained")
+    for ax, (title, some) in zip(
+        drawing.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0], panels.items(), strict=True
+    ):
+        draw(some, ax)
         ax.set_title(title, loc="left", fontsize=10, color=INK)
+    drawing.supxlabel("stroke: the goal; orange: not met", fontsize=8, color=DIM)
     return drawing
 
 
 def draw(several: Sequence[Mapping[str, Any]], ax: Axes) -> Axes:
-    """One line for each row: dot and range of the ratio, and a stroke where the goal lies."""
+    """One line for each row: dot and range of the ratio, a stroke where the goal lies, the numbers at the right."""
     for y, row in enumerate(several):
         median, low, high = (row["ratio"][name] for name in ("median", "low", "high"))
         colour = VERMILION if row["goal"] and not met(row) else BLUE
@@ -127,15 +132,14 @@ def draw(several: Sequence[Mapping[str, Any]], ax: Axes) -> Axes:
         ax.plot(median, y, "o", color=colour, markersize=6, zorder=3)
         for limit in (row["goal"] or {}).values():
             ax.plot(limit, y, "|", color=INK, markersize=13, markeredgewidth=1.6, zorder=2)
-        ax.annotate(
-            ratio(row).split(" (")[0], (max(high, median), y), (7, -3.5), textcoords="offset points", fontsize=8
-        )
+        ax.text(1.01, y, ratio(row), transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=INK)
     ax.axvline(1, color=DIM, linewidth=0.8, zorder=0)
     ax.set(xscale="log", ylim=(len(several) - 0.3, -0.7))
-    ax.margins(x=0.1)
-    ax.set_yticks(range(len(several)), [row["claim"] for row in several], fontsize=8, color=INK)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.tick_params(axis="both", colors=DIM, length=0, labelcolor=INK)
+    ax.margins(x=0.05)
+    ax.set_yticks(range(len(several)), [fill(row["claim"], 76) for row in several], fontsize=8)
+    for axis in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        axis(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else ""))
+    ax.tick_params(axis="both", which="both", colors=DIM, length=0, labelcolor=INK, labelsize=8)
     ax.grid(axis="x", color=RULE, linewidth=0.6)
     ax.spines[:].set_visible(False)
     return ax
