@@ -1,7 +1,7 @@
 """One epoch of training, by medvision's `fit` and by the best loop one can write by hand.
 
-Both train the same network from the same weights on the same images in memory, in the same order of magnitude of
-batches and the same precision; validation and checkpoints are off.
+Both train the same network from the same weights on the same images in memory, with the same batch size, optimizer and
+precision; validation and checkpoints are off.
 """
 
 import tempfile

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = read(given.results)
     whole, headline = given.readmes
     (given.out / "table.md").write_text(table(results))
-    whole.write_text(between(whole.read_text(), table(results)))
+    whole.write_text(between(whole.read_text(), table(results) + pictures(results)))
     headline.write_text(between(headline.read_text(), table(results, goals_alone=True)))
     if results:
         FigureCanvasAgg(picture(results)).print_png(given.out / "speed.png")
@@ -74,6 +74,12 @@ def table(results: Sequence[Mapping[str, Any]], *, goals_alone: bool = False) ->
         cells = row["claim"], figure(row["ours"]["median"], row["unit"]), peer, ratio(row), verdict
         lines.append(f"| {' | '.join(cells)} | `{result['command']}` |")
     return "\n".join(lines) + "\n\n" + circumstances([result for result, _ in chosen])
+
+
+def pictures(results: Sequence[Mapping[str, Any]]) -> str:
+    """The pictures there are, for the README beside them."""
+    names = {"speed.png": bool(results), "results/scaling.png": any("scaling.py" in one["command"] for one in results)}
+    return "".join(f"\n![{Path(name).stem}]({name})\n" for name, there in names.items() if there)
 
 
 def circumstances(results: Sequence[Mapping[str, Any]]) -> str:
