@@ -62,8 +62,13 @@ class Epoch:
         """The network, the same weights each time."""
         torch.manual_seed(0)
         network = self.build(self.data.num_classes, self.data.in_channels, self.data.image_size)
-        network.set_statistics(*self.data.channel_statistics())
+        prepare(network, self.data)
         return network.to(memory_format=torch.channels_last)
+
+
+def prepare(network: Network, data: ImageDataModule) -> None:
+    """What a run does to a new network before the first step, from its training images."""
+    network.set_statistics(*data.channel_statistics())
 
 
 def noise(n: int, shape: tuple[int, int, int]) -> np.ndarray:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from epochs import prepare
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from measuring import in_turns, parser, publish, read, speedup
@@ -108,7 +109,7 @@ def recipe(seed: int, accuracy: float, changes: Sequence[str]) -> float:
     data = read_data(cfg)
     torch.manual_seed(key(seed, "weights"))
     network = build(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
-    network.set_statistics(*data.channel_statistics())
+    prepare(network, data)
     clock = Clock(lambda: tested(network, cfg, data.split("test")), accuracy)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build(cfg.trainer, batch_size=cfg.data.batch_size, callbacks=[clock], directory=Path(folder))
