@@ -36,14 +36,14 @@ class Epoch:
     Attributes:
         data: set up.
         build: returns the network for (num_classes, in_channels, image_size).
-        optimizer: called with the parameters.
+        optimizer: called with (name, parameter) pairs.
         batch_size: that of `data`.
         steps: the epoch ends after so many; None takes all images.
     """
 
     data: ImageDataModule
     build: Callable[..., Network]
-    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer]
     batch_size: int
     steps: int | None = None
 
@@ -69,6 +69,7 @@ class Epoch:
 def prepare(network: Network, data: ImageDataModule) -> None:
     """What a run does to a new network before the first step, from its training images."""
     network.set_statistics(*data.channel_statistics())
+    network.fit_layers(data.split("train").images[:5000])
 
 
 def noise(n: int, shape: tuple[int, int, int]) -> np.ndarray:
@@ -113,7 +114,7 @@ def by_hand(epoch: Epoch) -> float:
     network = epoch.network()
     train = epoch.data.split("train")
     images, targets = torch.from_numpy(train.images), torch.from_numpy(train.targets)
-    optimizer = epoch.optimizer(network.parameters())
+    optimizer = epoch.optimizer([(name, p) for name, p in network.named_parameters() if p.requires_grad])
     start = time.perf_counter()
     torch.manual_seed(key(0, "order"))
     order = torch.randperm(len(images))
