@@ -6,10 +6,12 @@ from typing import Any
 import optuna
 import sqlalchemy
 from omegaconf import DictConfig
-from optuna.exceptions import OptunaError
+from optuna.exceptions import OptunaError, StorageInternalError
 
-from medvision.errors import ConfigError
+from medvision.errors import ConfigError, RunError
 
+# What Optuna raises when a storage that was there is gone: in the middle of a change, or of a question.
+LOST = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 _WAIT_SECONDS = 60  # for another worker that is writing to the same sqlite file
 
 
@@ -26,6 +28,15 @@ def shown(storage: str) -> str:
         return storage
 
 
+def lost(storage: str | None, error: Exception) -> RunError:
+    """The error for a storage that went away in the middle of a search."""
+    cause = str(error.__cause__ or error).partition("\n")[0]
+    return RunError(
+        f"storage={shown(storage) if storage else 'study.db'} was lost: {cause}\n"
+        "The same command goes on from here when it is back."
+    )
+
+
 def open_study(cfg: DictConfig, folder: Path, fingerprint: str) -> optuna.Study:
     """The study that a command goes on with, or a new one.
 
@@ -40,7 +51,10 @@ def open_study(cfg: DictConfig, folder: Path, fingerprint: str) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = cfg.storage or default_storage(folder)
-    options: dict[str, Any] = {"connect_args": {"timeout": _WAIT_SECONDS}} if url.startswith("sqlite") else {}
+    # Between two questions of a long epoch, a server may have closed the connection.
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        options = {"connect_args": {"timeout": _WAIT_SECONDS}}
     try:
         study = optuna.create_study(
             storage=optuna.storages.RDBStorage(url, engine_kwargs=options),
@@ -60,7 +74,7 @@ def open_study(cfg: DictConfig, folder: Path, fingerprint: str) -> optuna.Study:
     except ImportError as error:
         raise ConfigError(
             f"storage={shown(url)}: the driver of this database is not installed.\n"
-            "For PostgreSQL: pip install 'psycopg[binary]', and postgresql+psycopg://... ; or storage=sqlite:///FILE."
+            "For PostgreSQL: pip install 'medvision[postgres]', and postgresql+psycopg://...; or storage=sqlite:///FILE."
         ) from error
     known = study.user_attrs
     if known.get("fingerprint", fingerprint) != fingerprint:

@@ -1,7 +1,9 @@
 """The stages of a run, each built from its part of the configuration."""
 
 import logging
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial, reduce
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +19,7 @@ from medvision.files import write_text
 from medvision.inference.bundle import load_bundle, load_embedding, save_bundle
 from medvision.models.network import Network
 from medvision.randomness import key
+from medvision.resume import ABOUT_THIS_COMMAND, FREE
 from medvision.rundir import RunDirectory
 from medvision.targets import build
 from medvision.training import loggers
@@ -102,6 +105,17 @@ def describe_data(data: ImageDataModule, policy: str, directory: RunDirectory) -
         )
 
 
+@contextmanager
+def tracked(cfg: DictConfig, directory: RunDirectory) -> Iterator[Any]:
+    """The logger of a run, which is told its settings, and in the end how it ended; None where there is none."""
+    if not cfg.logger:
+        yield None
+        return
+    logger = build(cfg.logger, save_dir=str(directory.path))
+    with loggers.tracked(logger, _settings(cfg)):
+        yield logger
+
+
 def train(
     cfg: DictConfig,
     directory: RunDirectory,
@@ -109,10 +123,11 @@ def train(
     stop: StopSignal,
     console: Console,
     on_epoch: OnEpoch | None = None,
+    logger: Any = None,
 ) -> Learner:
     """Build the model and train it; a network from the run's last checkpoint if there is one.
 
-    A network tells `on_epoch` after each epoch how far it has come.
+    A network tells `on_epoch` after each epoch how far it has come, and `logger` what metrics.csv says.
     """
     # Every step keys the global generators anew; a caller's own random numbers stay as they were.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -121,7 +136,7 @@ def train(
         learner = cast(Learner, build(cfg.model, **shape))
         fit_learner(
             learner,
-            by_gradient=partial(_train_network, cfg, directory, data, stop, console, on_epoch),
+            by_gradient=partial(_train_network, cfg, directory, data, stop, console, on_epoch, logger),
             images=partial(data.split, "train"),
             embedding=None if cfg.init_from is None else partial(load_embedding, cfg.init_from),
             seed=cfg.seed,
@@ -160,6 +175,7 @@ def _train_network(
     stop: StopSignal,
     console: Console,
     on_epoch: OnEpoch | None,
+    logger: Any,
     network: Network,
 ) -> None:
     """Train by gradient descent, and leave the weights of the best epoch in the network."""
@@ -170,7 +186,7 @@ def _train_network(
     loss.set_class_counts(torch.from_numpy(data.class_counts("train")))
     optimizer, scheduler = cast(Any, build(cfg.optimizer)), cast(Any, build(cfg.scheduler))
     classifier = Classifier(network, optimizer, scheduler, loss, seed=cfg.seed)
-    trainer = _build_trainer(cfg, directory, stop, console, on_epoch)
+    trainer = _build_trainer(cfg, directory, stop, console, on_epoch, logger)
     parameters = sum(p.numel() for p in network.parameters())
     log.info(
         "%s parameters, %s, precision %s",
@@ -190,7 +206,7 @@ def _train_network(
 
 
 def _build_trainer(
-    cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Console, on_epoch: OnEpoch | None
+    cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Console, on_epoch: OnEpoch | None, logger: Any
 ) -> Any:
     averaging = [weight_averaging(cfg.ema.decay)] if cfg.ema.decay else []
     checkpoints = Checkpoints(
@@ -206,9 +222,18 @@ def _build_trainer(
         cfg.trainer,
         batch_size=cfg.data.batch_size,
         callbacks=[*averaging, ProgressLine(console), checkpoints],
-        logger=build(cfg.logger, save_dir=str(directory.path)) if cfg.logger else None,
+        logger=logger,
         directory=directory.path,
     )
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """What a run computes, without where: the same when it goes on elsewhere."""
+    values = cast(dict[str, Any], OmegaConf.to_container(cfg))
+    for name in (*ABOUT_THIS_COMMAND, *FREE, "data.source", "overrides", "config_dir", "experiment"):
+        *nodes, key = name.split(".")
+        reduce(dict.__getitem__, nodes, values).pop(key, None)
+    return values
 
 
 def _initialise(network: Network, trained: Network) -> None:
