@@ -21,8 +21,8 @@ from medvision.evaluation.search_plots import draw_history, draw_importance
 from medvision.evaluation.sheet import render
 from medvision.evaluation.svg import to_svg
 from medvision.files import write_text
+from medvision.provenance import without_passwords
 from medvision.search_space import Dimension, override, rounded
-from medvision.search_storage import shown
 
 # Fewer finished trials than these say nothing of what mattered.
 _ENOUGH_TRIALS = 8
@@ -87,10 +87,7 @@ def experiment(
 
 def command(cfg: DictConfig) -> str:
     """What was typed, without the password of a storage."""
-    lines = [
-        f"storage={shown(cfg.storage)}" if line.startswith("storage=") and cfg.storage else line
-        for line in cfg.overrides
-    ]
+    lines = [without_passwords(line) for line in cfg.overrides]
     place = ["--config-dir", cfg.config_dir] if "config_dir" in cfg else []
     return f"python -m medvision.tune {shlex.join([*lines, *place])}".replace("\n", " ").rstrip()
 

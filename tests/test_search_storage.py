@@ -18,8 +18,6 @@ from medvision.command import run_command
 from medvision.tune import tune
 
 optuna = pytest.importorskip("optuna")
-from medvision.search_storage import shown  # noqa: E402
-
 PASSWORD = "s3cret/@:"
 SMALL = (
     *("experiment=digits_cnn", "~search.model", "~search.augmentation", "trainer.limit_train_batches=3"),
@@ -98,12 +96,15 @@ def process(*overrides, **environment):
     )
 
 
-def study(server, name):
-    return optuna.load_study(study_name=name, storage=optuna.storages.RDBStorage(server.url))
+def trials_of(server, name):
+    storage = optuna.storages.RDBStorage(server.url)
+    found = optuna.load_study(study_name=name, storage=storage).trials
+    storage.engine.dispose()
+    return found
 
 
 def states(server, name):
-    return [(trial.number, trial.state.name) for trial in study(server, name).trials]
+    return [(trial.number, trial.state.name) for trial in trials_of(server, name)]
 
 
 @pytest.mark.slow
@@ -112,7 +113,7 @@ def test_two_workers_share_a_study_in_a_database(server):
     workers = [process(*command, "n_trials=5") for _ in range(2)]
     said = [worker.communicate(timeout=400)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
-    trials = study(server, "digits_cnn").trials
+    trials = trials_of(server, "digits_cnn")
     assert [trial.number for trial in trials] == list(range(5))
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
     # Each trained by one of the two, and neither idle.
@@ -137,7 +138,7 @@ def test_two_workers_share_a_study_in_a_database(server):
     said = again.communicate(timeout=400)[0]
     assert again.returncode == 0, said
     assert [line.split()[1] for line in said.splitlines() if line.startswith("trial ")] == ["5"]
-    assert [(trial.params, trial.value) for trial in study(server, "digits_cnn").trials[:5]] == [
+    assert [(trial.params, trial.value) for trial in trials_of(server, "digits_cnn")[:5]] == [
         (trial.params, trial.value) for trial in trials
     ]
 
@@ -150,7 +151,7 @@ def test_a_database_that_is_lost_ends_the_command_and_costs_no_trial(server):
         "study=lost",
         "n_trials=2",
         "trainer.max_epochs=30",
-        "pruner.min_epochs=30",
+        "pruner.min_epochs=40",
     )
     running = process(*command)
     table, deadline = Path("outputs/tune/lost/trials/1/metrics.csv"), time.monotonic() + 300
@@ -198,7 +199,7 @@ def test_a_server_that_is_down_or_refuses_is_told(server, ending):
             assert "cannot be used" in said
             assert "of a server that runs" in said
             assert "me:***@" in said
-            assert not {"s3cret", "wr0ng"} & {said[position : position + 6] for position in range(len(said))}
+            assert not [password for password in ("s3cret", "wr0ng") if password in said]
             assert len(said.splitlines()) <= 4
 
 
@@ -208,16 +209,3 @@ def test_a_missing_driver_is_told(ending, monkeypatch):
     assert code == 2
     assert "pip install 'medvision[postgres]'" in said
     assert "secret" not in said
-
-
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("postgresql+psycopg://me:secret@host:5432/study", "postgresql+psycopg://me:***@host:5432/study"),
-        ("postgresql+psycopg://me:s%40cret@host/study", "postgresql+psycopg://me:***@host/study"),
-        ("sqlite:///study.db", "sqlite:///study.db"),
-        ("nonsense", "nonsense"),
-    ],
-)
-def test_what_is_shown_of_an_address(url, said):
-    assert shown(url) == said

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 
 from medvision.errors import ConfigError, Interrupted
 from medvision.files import write_text
+from medvision.provenance import without_passwords
 
 log = logging.getLogger(__name__)
 
@@ -104,10 +105,8 @@ def mlflow(
                 run_id = client.create_run(experiment, run_name=name or _name(save_dir), tags=tags).info.run_id
             client.update_run(run_id, status="RUNNING")
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        told = re.sub(r"(//[^/@\s]*:)[^/@\s]*@", r"\1***@", f"{tracking_uri} cannot be used: {_first_line(error)}")
-        raise ConfigError(
-            f"logger.tracking_uri={told}\nExpected sqlite:///FILE, or the address of a server that runs."
-        ) from error
+        told = without_passwords(f"logger.tracking_uri={tracking_uri} cannot be used: {_first_line(error)}")
+        raise ConfigError(f"{told}\nExpected sqlite:///FILE, or the address of a server that runs.") from error
     write_text(known, f"{run_id}\n")
     return MLFlowLogger(experiment_name=experiment_name, tracking_uri=uri, run_id=run_id)
 
