@@ -188,6 +188,7 @@ def ending(monkeypatch, capfd):
     return run
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_or_refuses_is_told(server, ending):
     """Nobody listens at the first; the second does not know the password."""
     with socket.socket() as free:
