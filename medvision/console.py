@@ -64,10 +64,17 @@ _PARTS = {
 
 def show_headline(console: Console, name: str, metrics: Mapping[str, Estimate], confidence_level: float) -> None:
     """Print a table of the headline metrics of each part that was tested."""
-    for part, title in _PARTS.items():
-        found = {metric: metrics[f"{part}/{metric}"] for metric in HEADLINE if f"{part}/{metric}" in metrics}
-        if found:
-            show_estimates(console, f"{name}, {title}", found, confidence_level)
+    for part, found in headline(metrics).items():
+        show_estimates(console, f"{name}, {_PARTS[part]}", found, confidence_level)
+
+
+def headline(metrics: Mapping[str, Estimate]) -> dict[str, dict[str, Estimate]]:
+    """The headline metrics of each part that was tested."""
+    found = {
+        part: {metric: metrics[f"{part}/{metric}"] for metric in HEADLINE if f"{part}/{metric}" in metrics}
+        for part in _PARTS
+    }
+    return {part: estimates for part, estimates in found.items() if estimates}
 
 
 def show_estimates(console: Console, title: str, estimates: Mapping[str, Estimate], confidence_level: float) -> None:

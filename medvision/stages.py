@@ -1,7 +1,9 @@
 """The stages of a run, each built from its part of the configuration."""
 
 import logging
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial, reduce
 from inspect import signature
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +20,7 @@ from medvision.files import write_text
 from medvision.inference.bundle import load_bundle, load_embedding, save_bundle
 from medvision.models.network import Network
 from medvision.randomness import generator, key
+from medvision.resume import ABOUT_THIS_COMMAND, FREE
 from medvision.rundir import RunDirectory
 from medvision.targets import build
 from medvision.training import loggers
@@ -109,6 +112,17 @@ def describe_data(data: ImageDataModule, policy: str, directory: RunDirectory) -
         )
 
 
+@contextmanager
+def tracked(cfg: DictConfig, directory: RunDirectory) -> Iterator[Any]:
+    """The logger of a run, which is told its settings, and in the end how it ended; None where there is none."""
+    if not cfg.logger:
+        yield None
+        return
+    logger = build(cfg.logger, save_dir=str(directory.path))
+    with loggers.tracked(logger, _settings(cfg)):
+        yield logger
+
+
 def train(
     cfg: DictConfig,
     directory: RunDirectory,
@@ -116,10 +130,11 @@ def train(
     stop: StopSignal,
     console: Console,
     on_epoch: OnEpoch | None = None,
+    logger: Any = None,
 ) -> Learner:
     """Build the model and train it; a network from the run's last checkpoint if there is one.
 
-    A network tells `on_epoch` after each epoch how far it has come.
+    A network tells `on_epoch` after each epoch how far it has come, and `logger` what metrics.csv says.
     """
     # Every step keys the global generators anew; a caller's own random numbers stay as they were.
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
@@ -129,7 +144,7 @@ def train(
         _check_tta(cfg, learner)
         fit_learner(
             learner,
-            by_gradient=partial(_train_network, cfg, directory, data, stop, console, on_epoch),
+            by_gradient=partial(_train_network, cfg, directory, data, stop, console, on_epoch, logger),
             images=partial(data.split, "train"),
             embedding=None if cfg.init_from is None else partial(load_embedding, cfg.init_from),
             seed=cfg.seed,
@@ -169,6 +184,7 @@ def _train_network(
     stop: StopSignal,
     console: Console,
     on_epoch: OnEpoch | None,
+    logger: Any,
     network: Network,
 ) -> None:
     """Train by gradient descent, and leave the weights of the best epoch in the network."""
@@ -182,7 +198,7 @@ def _train_network(
     optimizer, scheduler = cast(Any, build(cfg.optimizer)), cast(Any, build(cfg.scheduler))
     classifier = Classifier(network, optimizer, scheduler, loss, seed=cfg.seed, compiled=cfg.compile)
     profiler = StageProfiler() if cfg.profile else None
-    trainer = _build_trainer(cfg, directory, stop, console, on_epoch, profiler)
+    trainer = _build_trainer(cfg, directory, stop, console, on_epoch, logger, profiler)
     parameters = sum(p.numel() for p in network.parameters())
     log.info(
         "%s parameters, %s, precision %s",
@@ -225,6 +241,7 @@ def _build_trainer(
     stop: StopSignal,
     console: Console,
     on_epoch: OnEpoch | None,
+    logger: Any,
     profiler: StageProfiler | None,
 ) -> Any:
     averaging = [weight_averaging(cfg.ema.decay)] if cfg.ema.decay else []
@@ -242,9 +259,18 @@ def _build_trainer(
         batch_size=cfg.data.batch_size,
         callbacks=[*averaging, ProgressLine(console), *([CompileCost()] if cfg.compile else []), checkpoints],
         profiler=profiler,
-        logger=build(cfg.logger, save_dir=str(directory.path)) if cfg.logger else None,
+        logger=logger,
         directory=directory.path,
     )
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """What a run computes, without where: the same when it goes on elsewhere."""
+    values = cast(dict[str, Any], OmegaConf.to_container(cfg))
+    for name in (*ABOUT_THIS_COMMAND, *FREE, "data.source", "overrides", "config_dir", "experiment"):
+        *nodes, key = name.split(".")
+        reduce(dict.__getitem__, nodes, values).pop(key, None)
+    return values
 
 
 def _initialise(network: Network, trained: Network) -> None:
