@@ -38,8 +38,9 @@ from medvision.targets import build
 from medvision.training.classifier import Classifier
 from medvision.training.fit import fit_network
 
-# The one place to change: the experiment that our side trains as it is configured.
-EXPERIMENT = "mnist_cnn"
+# What our side trains: the fast recipe, its schedule cut to one epoch.
+EXPERIMENT = "mnist_fast"
+CHANGES = ("trainer.max_epochs=1",)
 ACCURACY = 0.99
 PYTHON = Path(__file__).parents[2] / ".venv-keras" / "bin" / "python"
 
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reached = sum(peer["accuracy"] >= accuracy for peer in peers)
     epochs = statistics.median(peer["epochs"] for peer in peers)
     claim = (
-        f"time to {100 * accuracy:.1f} % on MNIST, {EXPERIMENT} over the article's Keras script "
+        f"time to {100 * accuracy:.1f} % on MNIST, {EXPERIMENT} {' '.join(CHANGES)} over the article's Keras script "
         f"({epochs:g} epochs, there in {reached} of {len(peers)} runs)"
     )
     row = speedup(claim, found, "medvision", "Keras", at_least=10)
@@ -102,7 +103,7 @@ class Clock(Checkpoint):
 
 def recipe(seed: int, accuracy: float, changes: Sequence[str]) -> float:
     """Seconds until the experiment's network has the accuracy."""
-    cfg = compose(f"experiment={EXPERIMENT}", f"seed={seed}", "trainer=cpu", *changes)
+    cfg = compose(f"experiment={EXPERIMENT}", f"seed={seed}", "trainer=cpu", *CHANGES, *changes)
     cfg.trainer.limit_val_batches = 0
     if cfg.ema.decay:
         raise SystemExit(f"{EXPERIMENT} averages its weights, which is not tested here.")

@@ -25,8 +25,8 @@ from torchvision import transforms
 from medvision import compose
 from medvision.targets import build
 
-# The one place to change: the experiment whose network, batch size, optimizer and augmentation our side has.
-EXPERIMENT = "cifar_resnet"
+# The experiment whose network, batch size, optimizer and augmentation our side has.
+EXPERIMENT = "cifar_fast"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

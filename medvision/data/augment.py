@@ -147,7 +147,7 @@ class Augmentation:
         at_once = max(1, _VALUES_AT_ONCE // images[0].numel()) if images.device.type == "cpu" else len(images)
         if at_once >= len(images):
             return self._changed(images, params)
-        parts = zip(images.split(at_once), params.split(at_once), strict=True)
+        parts = zip(torch.split(images, at_once), torch.split(params, at_once), strict=True)
         return torch.cat([self._changed(*part) for part in parts])
 
     def mix(

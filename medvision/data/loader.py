@@ -114,7 +114,9 @@ class BatchLoader:
         for start in range(first, len(self), at_once):
             block = slice(start * size, (start + at_once) * size)
             parts = (self._gather(rows[block]), targets[block], indices[block])
-            for batch, (images, labels, positions) in enumerate(zip(*(one.split(size) for one in parts), strict=True)):
+            for batch, (images, labels, positions) in enumerate(
+                zip(*(torch.split(one, size) for one in parts), strict=True)
+            ):
                 self._position = {"epoch": epoch, "batch": start + batch + 1}
                 yield images, labels, positions
 

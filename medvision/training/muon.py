@@ -59,7 +59,7 @@ class Muon(Optimizer):
         for one in params:
             name, parameter = one if isinstance(one, tuple) else ("", one)
             groups[parameter.ndim > 1 and "head." not in name].append(one)
-        settings = {
+        settings: dict[bool, dict[str, Any]] = {
             True: {"lr": lr, "momentum": momentum, "steps": steps},
             False: {"lr": other_lr, "betas": tuple(betas), "weight_decay": weight_decay, "step": 0},
         }

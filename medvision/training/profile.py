@@ -64,7 +64,7 @@ class StageProfiler(Profiler):
             self._validating = False
         elif here == there:
             return
-        if torch.cuda.is_initialized():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
         now = time.perf_counter()
         # Before the first and after the last action it is not Lightning that works.
