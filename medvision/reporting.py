@@ -116,7 +116,7 @@ def collect(
             "best_epoch": best,
             "monitor": cfg.monitor if rows else None,
             "augmentation": cfg.choices.augmentation if rows else None,
-            "tta": None if predictor.tta == "none" else predictor.tta,
+            "views": None if predictor.tta == "none" else predictor.tta,
             "optimizer": cfg.choices.optimizer if rows else None,
         },
         "calibration": record.get("calibration"),
