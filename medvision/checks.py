@@ -14,7 +14,7 @@ SUPPLIED: Mapping[str, tuple[str, ...]] = {
     "optimizer": ("params",),
     "scheduler": ("optimizer", "total_steps"),
     "logger": ("save_dir",),
-    "trainer": ("batch_size", "callbacks", "logger", "directory"),
+    "trainer": ("batch_size", "callbacks", "logger", "profiler", "directory"),
 }
 
 # Nodes that may be switched off with null.
@@ -23,6 +23,7 @@ OPTIONAL = ("experiment", "logger")
 # Types of the values that a root file leaves null; all others have the type of the value there.
 TYPES: Mapping[str, Any] = {
     "out": str | None,
+    "tta": str | None,
     "images": str | None,
     "resume": str | None,
     "init_from": str | None,
@@ -54,11 +55,14 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "evaluation.rule": ("youden", "sensitivity", "specificity", "cost"),
     "metric": ("accuracy", "balanced_accuracy", "macro/auroc", "macro/f1", "log_loss"),
     "select": ("none", "uncertainty"),
+    "tta": ("none", "mirror", "mirror_shift"),
+    "evaluation.tta": ("none", "mirror", "mirror_shift"),
 }
 
 LIMITS: Mapping[str, tuple[str, ...]] = {
     "> 0": (
-        *("optimizer.lr", "scheduler.div", "scheduler.final_div", "model.C", "model.gamma", "model.learning_rate"),
+        *("optimizer.lr", "optimizer.other_lr", "scheduler.div", "scheduler.final_div"),
+        *("model.C", "model.gamma", "model.learning_rate"),
         *("trainer.gradient_clip_val", "trainer.limit_train_batches", "trainer.limit_val_batches"),
     ),
     ">= 0": (
@@ -67,7 +71,7 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
     ),
     ">= 1": (
         *("data.batch_size", "data.eval_batch_size", "data.image_size", "trainer.max_epochs", "trainer.num_nodes"),
-        *("checkpoint.every_n_steps", "evaluation.n_resamples", "k", "data.max_train_samples"),
+        *("checkpoint.every_n_steps", "optimizer.steps", "evaluation.n_resamples", "k", "data.max_train_samples"),
         *("model.pca", "model.n_estimators", "model.max_depth", "model.min_samples_leaf", "model.max_iter"),
         *("n_trials", "pruner.min_epochs"),
         *("model.n_neighbors", "model.features.cell", "model.features.directions", "model.features.size"),

@@ -1,9 +1,10 @@
 """How a command speaks: log lines, the file train.log, and the table at the end."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -63,10 +64,17 @@ _PARTS = {
 
 def show_headline(console: Console, name: str, metrics: Mapping[str, Estimate], confidence_level: float) -> None:
     """Print a table of the headline metrics of each part that was tested."""
-    for part, title in _PARTS.items():
-        found = {metric: metrics[f"{part}/{metric}"] for metric in HEADLINE if f"{part}/{metric}" in metrics}
-        if found:
-            show_estimates(console, f"{name}, {title}", found, confidence_level)
+    for part, found in headline(metrics).items():
+        show_estimates(console, f"{name}, {_PARTS[part]}", found, confidence_level)
+
+
+def headline(metrics: Mapping[str, Estimate]) -> dict[str, dict[str, Estimate]]:
+    """The headline metrics of each part that was tested."""
+    found = {
+        part: {metric: metrics[f"{part}/{metric}"] for metric in HEADLINE if f"{part}/{metric}" in metrics}
+        for part in _PARTS
+    }
+    return {part: estimates for part, estimates in found.items() if estimates}
 
 
 def show_estimates(console: Console, title: str, estimates: Mapping[str, Estimate], confidence_level: float) -> None:
@@ -80,4 +88,15 @@ def show_estimates(console: Console, title: str, estimates: Mapping[str, Estimat
         value = "undefined" if estimate.value is None else f"{estimate.value:.4f}"
         known = estimate.low is not None and estimate.high is not None
         table.add_row(name, value, f"{estimate.low:.4f} to {estimate.high:.4f}" if known else "", str(estimate.n))
+    console.print(table)
+
+
+def show_profile(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows of `medvision.training.profile.table`."""
+    table = Table(title="where the time went", title_justify="left", title_style="bold")
+    table.add_column("stage")
+    for heading in ("seconds", "share", "ms a step"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row["stage"], f"{row['seconds']:.2f}", f"{row['share']:.1%}", str(row["ms_per_step"]))
     console.print(table)

@@ -37,7 +37,7 @@ def predict(cfg: DictConfig) -> None:
     console = Console(highlight=False, soft_wrap=True)
     with StopSignal().installed(), logging_to(None, console):
         digest = _digest(path)
-        model: Any = medvision.load(path, cfg.device)
+        model: Any = medvision.load(path, cfg.device, cfg.tta)
         inputs = find_images(cfg.images, model.class_names)
         job = {
             "medvision": medvision.__version__,
@@ -45,7 +45,7 @@ def predict(cfg: DictConfig) -> None:
             "images": inputs.fingerprint(),
             "device": cfg.device,
             "min_confidence": cfg.min_confidence,
-            "tta": cfg.tta,
+            "tta": model.tta,
             "embeddings": cfg.select != "none",
         }
         key = sha256(repr(sorted(job.items())).encode()).hexdigest()
@@ -58,7 +58,6 @@ def predict(cfg: DictConfig) -> None:
                     out,
                     job,
                     min_confidence=cfg.min_confidence,
-                    tta=cfg.tta,
                     keep_embeddings=cfg.select != "none",
                     progress=progress,
                 )

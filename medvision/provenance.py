@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def environment() -> dict[str, Any]:
     import torch
 
     return {
-        "command": sys.argv,
+        "command": [without_passwords(part) for part in sys.argv],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -29,6 +30,16 @@ def environment() -> dict[str, Any]:
         "versions": {name: _version(name) for name in PACKAGES},
         "git": _revision(Path(__file__).parent),
     }
+
+
+def without_passwords(text: str) -> str:
+    """A text to show or to keep: the addresses in it lose their passwords.
+
+    >>> without_passwords("storage=postgresql+psycopg://me:secret@host/study")
+    'storage=postgresql+psycopg://me:***@host/study'
+    """
+    text = re.sub(r"(://[^/:@\s]*:)\S*@", r"\1***@", text)
+    return re.sub(r"([?&]password=)[^&\s]+", r"\1***", text)
 
 
 def _version(package: str) -> str | None:

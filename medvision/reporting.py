@@ -18,6 +18,7 @@ from medvision.files import write_text
 from medvision.inference.bundle import amend_bundle
 from medvision.inference.explain import pictures, why_no_maps
 from medvision.inference.predictor import Predictor
+from medvision.provenance import without_passwords
 from medvision.rundir import RunDirectory
 
 
@@ -95,8 +96,8 @@ def collect(
         "title": title,
         "kind": "internal test",
         "written": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": f"python -m medvision.train {' '.join(cfg.overrides)}",
-        "config": OmegaConf.to_yaml(cfg),
+        "command": without_passwords(f"python -m medvision.train {' '.join(cfg.overrides)}"),
+        "config": without_passwords(OmegaConf.to_yaml(cfg)),
         "seed": cfg.seed,
         "confidence_level": cfg.evaluation.confidence_level,
         "n_resamples": cfg.evaluation.n_resamples,
@@ -115,6 +116,7 @@ def collect(
             "best_epoch": best,
             "monitor": cfg.monitor if rows else None,
             "augmentation": cfg.choices.augmentation if rows else None,
+            "views": None if predictor.tta == "none" else predictor.tta,
             "optimizer": cfg.choices.optimizer if rows else None,
         },
         "calibration": record.get("calibration"),

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from medvision.assessment import calibrate, check_positive, measure, predict
 from medvision.config import check
-from medvision.console import logging_to, show_headline
+from medvision.console import headline, logging_to, show_headline, show_profile
 from medvision.data.datamodule import ImageDataModule
 from medvision.errors import Interrupted
 from medvision.evaluation import Estimate, Predictions, evaluate
@@ -27,8 +28,9 @@ from medvision.provenance import environment
 from medvision.reporting import read_metrics, write_metrics, write_report
 from medvision.resume import continued
 from medvision.rundir import DIRECTORY_VARIABLE, RunDirectory, create, find, shared
-from medvision.stages import check_extras, describe_data, keep_best, read_data, train
+from medvision.stages import check_extras, describe_data, keep_best, read_data, tracked, train
 from medvision.training.precision import choose_precision
+from medvision.training.profile import table
 from medvision.training.signals import StopSignal
 from medvision.training.trainer import accelerator_in_use
 
@@ -135,18 +137,39 @@ def _run(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Co
         log.info(note)
 
     ready = time.perf_counter()
-    learner = train(cfg, directory, data, stop, console)
-    trained = time.perf_counter()
-    keep_best(cfg, directory, data, learner)
-    device = accelerator_in_use(cfg.trainer.accelerator)
-    directory.record(**calibrate(cfg.evaluation, directory.model, data, device))
-    metrics = judge(cfg, directory, data, device)
+    with tracked(cfg, directory) as logger:
+        learner = train(cfg, directory, data, stop, console, logger=logger)
+        trained = time.perf_counter()
+        keep_best(cfg, directory, data, learner)
+        device = accelerator_in_use(cfg.trainer.accelerator)
+        directory.record(**calibrate(cfg.evaluation, directory.model, data, device))
+        metrics = judge(cfg, directory, data, device)
+        if logger is not None:
+            logger.log_metrics(_for_tracker(metrics))
     directory.record(
         seconds=directory.facts["seconds"]
         | {"prepare": ready - started, "fit": trained - ready, "evaluate": time.perf_counter() - trained},
         peak_memory_bytes=_peak_memory(),
     )
+    if cfg.profile:
+        _write_profile(directory, console)
     return Run(directory.path, metrics)
+
+
+def _write_profile(directory: RunDirectory, console: Console) -> None:
+    """Write profile.csv and show it: every second of the run at the stage it was spent on."""
+    seconds, fitting = directory.facts["seconds"], directory.facts.get("profile", {"seconds": {}, "steps": 0})
+    rows = table(
+        {
+            "preparing data": seconds["prepare"],
+            **fitting["seconds"],
+            "fitting, the rest": seconds["fit"] - sum(fitting["seconds"].values()),
+            "evaluation and report": seconds["evaluate"],
+        },
+        fitting["steps"],
+    )
+    write_text(directory.path / "profile.csv", pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    show_profile(console, rows)
 
 
 def judge(
@@ -195,6 +218,17 @@ def _earlier_probes(directory: RunDirectory) -> dict[str, Estimate]:
     file = directory.path / "metrics.json"
     earlier = read_metrics(file) if file.exists() else {}
     return {name: estimate for name, estimate in earlier.items() if name.startswith("test/probe/")}
+
+
+def _for_tracker(metrics: Mapping[str, Estimate]) -> dict[str, float]:
+    """The headline numbers, each with the bounds of its interval."""
+    return {
+        f"{part}/{metric}{suffix}": value
+        for part, found in headline(metrics).items()
+        for metric, estimate in found.items()
+        for suffix, value in (("", estimate.value), ("/low", estimate.low), ("/high", estimate.high))
+        if value is not None
+    }
 
 
 def _peak_memory() -> int:

@@ -31,7 +31,7 @@ from medvision.provenance import environment
 from medvision.randomness import key
 from medvision.rundir import RunDirectory
 from medvision.search_space import Dimension, override, rounded
-from medvision.search_storage import open_study
+from medvision.search_storage import LOST, lost, open_study
 from medvision.stages import read_data, train
 from medvision.training.signals import StopSignal
 
@@ -53,7 +53,7 @@ def search(cfg: DictConfig, typed: Sequence[str], space: Sequence[Dimension], fo
         The study.
 
     Raises:
-        UserError: if the storage, the data or a configuration cannot be used.
+        UserError: if the storage, the data or a configuration cannot be used, or the storage is lost.
         Interrupted: if SIGINT or SIGTERM arrived; the same command goes on.
     """
     stop = StopSignal()
@@ -61,24 +61,44 @@ def search(cfg: DictConfig, typed: Sequence[str], space: Sequence[Dimension], fo
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         with _held(folder / "study.lock"):
             study = open_study(cfg, folder, _fingerprint(cfg, typed, space))
-        while True:
-            with ExitStack() as stack:
-                claimed = _claim(study, cfg.n_trials, folder, stack)
-                if claimed is None:
-                    return study
-                trial, directory = claimed
-                try:
-                    _run(study, trial, directory, cfg, typed, space, stop, console)
-                except Exception:
-                    # A trial that was stopped by a signal stays running instead, for the next command to go on with.
-                    study.tell(trial, state=TrialState.FAIL)
-                    raise
+        try:
+            while _next(study, cfg, typed, space, folder, stop, console):
+                pass
+        except LOST as error:
+            raise lost(cfg.storage, error) from error
+        return study
 
 
 def without_test(data: ImageDataModule) -> ImageDataModule:
     """The same data, of which only what trains and what chooses the epoch can be reached."""
     splits = np.where(np.isin(data.table.splits, ("test", "calibration")), "unused", data.table.splits)
     return data.altered(table=replace(data.table, frame=data.table.frame.assign(split=splits)))
+
+
+def _next(
+    study: optuna.Study,
+    cfg: DictConfig,
+    typed: Sequence[str],
+    space: Sequence[Dimension],
+    folder: Path,
+    stop: StopSignal,
+    console: Console,
+) -> bool:
+    """Run one trial; False if there is none left."""
+    with ExitStack() as stack:
+        claimed = _claim(study, cfg.n_trials, folder, stack)
+        if claimed is None:
+            return False
+        trial, directory = claimed
+        try:
+            _run(study, trial, directory, cfg, typed, space, stop, console)
+        except LOST:
+            raise
+        except Exception:
+            # A trial that was stopped by a signal stays running instead, for the next command to go on with.
+            study.tell(trial, state=TrialState.FAIL)
+            raise
+        return True
 
 
 def _claim(

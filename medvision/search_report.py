@@ -5,9 +5,9 @@ import shlex
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pandas as pd
@@ -16,14 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 import medvision
-from medvision.config import compose
-from medvision.errors import ConfigError
+from medvision.config import compose, options
 from medvision.evaluation.search_plots import draw_history, draw_importance
 from medvision.evaluation.sheet import render
 from medvision.evaluation.svg import to_svg
 from medvision.files import write_text
+from medvision.provenance import without_passwords
 from medvision.search_space import Dimension, override, rounded
-from medvision.search_storage import shown
 
 # Fewer finished trials than these say nothing of what mattered.
 _ENOUGH_TRIALS = 8
@@ -53,6 +52,7 @@ def write(
         (folder / "experiment").mkdir(exist_ok=True)
         finished = sum(row["value"] is not None for row in rows)
         write_text(folder / "experiment" / "best.yaml", experiment(best, finished, cfg, typed, space))
+        _keep_options(best, cfg, typed, space, folder)
     write_text(folder / "tune.html", _page(study, best, cfg, space, rows, folder))
     return best
 
@@ -62,9 +62,7 @@ def experiment(
 ) -> str:
     """The configuration of the best of the finished trials as an experiment file, with what made it at its head."""
     chosen = [override(name, value) for name, value in values(best, space).items()]
-    own = OmegaConf.to_container(compose(*typed, *chosen, config_dir=cfg.get("config_dir")))
-    if not isinstance(own, dict):
-        raise ConfigError("The configuration is no mapping.")
+    own = _composed(best, cfg, typed, space)
     choices = own.pop("choices")
     for name in ("overrides", "config_dir", "out", "resume", "output_root", "logger"):
         own.pop(name, None)
@@ -89,10 +87,7 @@ def experiment(
 
 def command(cfg: DictConfig) -> str:
     """What was typed, without the password of a storage."""
-    lines = [
-        f"storage={shown(cfg.storage)}" if line.startswith("storage=") and cfg.storage else line
-        for line in cfg.overrides
-    ]
+    lines = [without_passwords(line) for line in cfg.overrides]
     place = ["--config-dir", cfg.config_dir] if "config_dir" in cfg else []
     return f"python -m medvision.tune {shlex.join([*lines, *place])}".replace("\n", " ").rstrip()
 
@@ -100,6 +95,26 @@ def command(cfg: DictConfig) -> str:
 def values(trial: FrozenTrial, space: Sequence[Dimension]) -> dict[str, Any]:
     """What a trial chose."""
     return {one.key: one.decoded(trial.params[one.key]) for one in space if one.key in trial.params}
+
+
+def _composed(trial: FrozenTrial, cfg: DictConfig, typed: Sequence[str], space: Sequence[Dimension]) -> dict[str, Any]:
+    """The configuration of a trial."""
+    chosen = [override(name, value) for name, value in values(trial, space).items()]
+    own = OmegaConf.to_container(compose(*typed, *chosen, config_dir=cfg.get("config_dir")))
+    return cast(dict[str, Any], own)
+
+
+def _keep_options(
+    best: FrozenTrial, cfg: DictConfig, typed: Sequence[str], space: Sequence[Dimension], folder: Path
+) -> None:
+    """Put options of the user's --config-dir beside the experiment, which is trained from the search's folder alone."""
+    own = _composed(best, cfg, typed, space)
+    for group, name in own["choices"].items():
+        if group != "experiment" and name is not None and name not in options(group):
+            node = reduce(dict.__getitem__, group.split("/"), own)
+            file = folder / group / f"{name}.yaml"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, yaml.safe_dump(node, sort_keys=False, allow_unicode=True))
 
 
 def _best(study: optuna.Study) -> FrozenTrial | None:

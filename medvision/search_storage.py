@@ -6,10 +6,13 @@ from typing import Any
 import optuna
 import sqlalchemy
 from omegaconf import DictConfig
-from optuna.exceptions import OptunaError
+from optuna.exceptions import OptunaError, StorageInternalError
 
-from medvision.errors import ConfigError
+from medvision.errors import ConfigError, RunError
+from medvision.provenance import without_passwords
 
+# What Optuna raises when a storage that was there is gone: in the middle of a change, or of a question.
+LOST = (StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
 _WAIT_SECONDS = 60  # for another worker that is writing to the same sqlite file
 
 
@@ -18,12 +21,13 @@ def default_storage(folder: Path) -> str:
     return f"sqlite:///{folder / 'study.db'}"
 
 
-def shown(storage: str) -> str:
-    """The address of a storage, without its password."""
-    try:
-        return sqlalchemy.make_url(storage).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return storage
+def lost(storage: str | None, error: Exception) -> RunError:
+    """The error for a storage that went away in the middle of a search."""
+    cause = str(error.__cause__ or error).partition("\n")[0]
+    return RunError(
+        f"storage={without_passwords(storage) if storage else 'study.db'} was lost: {cause}\n"
+        "The same command goes on from here when it is back."
+    )
 
 
 def open_study(cfg: DictConfig, folder: Path, fingerprint: str) -> optuna.Study:
@@ -40,7 +44,10 @@ def open_study(cfg: DictConfig, folder: Path, fingerprint: str) -> optuna.Study:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = cfg.storage or default_storage(folder)
-    options: dict[str, Any] = {"connect_args": {"timeout": _WAIT_SECONDS}} if url.startswith("sqlite") else {}
+    # Between two questions of a long epoch, a server may have closed the connection.
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        options = {"connect_args": {"timeout": _WAIT_SECONDS}}
     try:
         study = optuna.create_study(
             storage=optuna.storages.RDBStorage(url, engine_kwargs=options),
@@ -53,19 +60,19 @@ def open_study(cfg: DictConfig, folder: Path, fingerprint: str) -> optuna.Study:
         )
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, RuntimeError, TypeError) as error:
         raise ConfigError(
-            f"storage={shown(url)} cannot be used: {str(error).partition(chr(10))[0]}.\n"
+            f"storage={without_passwords(url)} cannot be used: {str(error).partition(chr(10))[0]}.\n"
             "Expected sqlite:///FILE in a folder that exists, or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE\n"
             "of a server that runs."
         ) from error
     except ImportError as error:
         raise ConfigError(
-            f"storage={shown(url)}: the driver of this database is not installed.\n"
-            "For PostgreSQL: pip install 'psycopg[binary]', and postgresql+psycopg://... ; or storage=sqlite:///FILE."
+            f"storage={without_passwords(url)}: the driver of this database is not installed.\n"
+            "For PostgreSQL: pip install 'medvision[postgres]', and postgresql+psycopg://...; or storage=sqlite:///FILE."
         ) from error
     known = study.user_attrs
     if known.get("fingerprint", fingerprint) != fingerprint:
         raise ConfigError(
-            f"The study {cfg.study} in {shown(url)} was made with another configuration or search space.\n"
+            f"The study {cfg.study} in {without_passwords(url)} was made with another configuration or search space.\n"
             "Its trials cannot be compared with these: name another one, study=NAME."
         )
     place = str(folder.absolute())

@@ -122,6 +122,8 @@ def check_type(key: str, value: Any, expected: Any) -> None:
     if not _fits(value, expected):
         choices = [str(one) for one in typing.get_args(expected)] if typing.get_origin(expected) is Literal else []
         hint = f" {nearest(str(value), choices)}" if choices else ""
+        if not _is_list(value) and _fits([value], expected):
+            hint = f" Write {key}=[{shown(value)}]."
         raise ConfigError(f"{key}={shown(value)} does not fit: expected {_described(expected)}.{hint}".rstrip())
 
 

@@ -1,6 +1,7 @@
 """The command `python -m medvision.tune experiment=NAME n_trials=50`: search for good values on validation."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import cast
 
@@ -58,7 +59,7 @@ def tune(cfg: DictConfig) -> None:
         raise RunError(f"No trial was finished; {folder / 'trials.csv'} says why.\nNarrow the search space.")
     console.print(f"Best: trial {best.number}, {cfg.monitor} {best.value:.4f}; the test images were not looked at.")
     console.print(
-        f"Train and test it: python -m medvision.train --config-dir {folder} experiment=best",
+        f"Train and test it: python -m medvision.train --config-dir {shlex.quote(str(folder))} experiment=best",
         soft_wrap=True,
         markup=False,
     )

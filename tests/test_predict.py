@@ -135,7 +135,7 @@ def test_a_csv_with_labels_is_scored(command, bundle, images):
 
 def test_mirrored_averages_differ(command, bundle, images):
     assert command(f"run={bundle}", f"images={images}", "out=plain", "review=0")[0] == 0
-    assert command(f"run={bundle}", f"images={images}", "out=mirrored", "review=0", "tta=true")[0] == 0
+    assert command(f"run={bundle}", f"images={images}", "out=mirrored", "review=0", "tta=mirror")[0] == 0
     assert rows(Path("plain"))[0]["p_cat"] != rows(Path("mirrored"))[0]["p_cat"]
 
 

@@ -185,6 +185,11 @@ def test_check_type(value, expected, fits):
             targets.check_type("key", value, expected)
 
 
+def test_check_type_shows_how_a_list_is_written():
+    with pytest.raises(ConfigError, match=r"expected a list of text or null\. Write key=\[x\]\."):
+        targets.check_type("key", "x", list[str] | None)
+
+
 def test_check_type_names_the_nearest_choice():
     with pytest.raises(ConfigError, match=r"expected letterbox or crop\. Did you mean letterbox\?"):
         targets.check_type("data.resize", "letterbx", Literal["letterbox", "crop"])

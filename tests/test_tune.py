@@ -1,4 +1,6 @@
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,6 +93,36 @@ def test_a_search_and_what_it_leaves_behind(start):
     other = start(*SMALL, "n_trials=4", "storage=sqlite:///study.db", "seed=1")
     assert other.code == 2
     assert "another configuration" in other.err
+
+
+@pytest.mark.slow
+def test_the_best_trial_is_trained_by_what_is_printed(start, tmp_path):
+    """As typed by a user, in a process of its own; the trial and the run learn the same, epoch by epoch."""
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "mine.yaml").write_text(
+        "_target_: torch.optim.SGD\n_partial_: true\nmomentum: 0.8\nlr: 0.1\n"
+    )
+    own = ("--config-dir", str(tmp_path), "optimizer=mine", "~search.optimizer.weight_decay")
+    ending = start(*SMALL, *own, "n_trials=2", "out=two words")
+    assert ending.code == 0, ending.err
+    (printed,) = (line for line in ending.out.splitlines() if line.startswith("Train and test it: "))
+    python, *command = shlex.split(printed.partition(": ")[2])
+    assert (python, command[:2]) == ("python", ["-m", "medvision.train"])
+    ended = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    (run,) = Path("outputs/best").iterdir()
+    best = study("two words/study.db").best_trial
+    trial = Path("two words") / "trials" / str(best.number)
+    config, tried = (OmegaConf.load(folder / "config.yaml") for folder in (run, trial))
+    assert config.optimizer.lr == best.params["optimizer.lr"]
+    assert config.data.batch_size == json.loads(best.params["data.batch_size"])
+    for name in ("data", "model", "augmentation", "optimizer", "scheduler", "loss", "seed"):
+        assert config[name] == tried[name]
+    table = pd.read_csv(run / "metrics.csv")
+    pd.testing.assert_frame_equal(table, pd.read_csv(trial / "metrics.csv"), check_exact=True)
+    assert table["val/loss"].min() == best.value
+    assert 0 < json.loads((run / "metrics.json").read_text())["test/accuracy"]["value"] <= 1
 
 
 def test_the_test_images_are_never_seen(start, monkeypatch):

@@ -1,21 +1,23 @@
 """Peak memory of building a cache of 10,000 and of 100,000 images, each in a process of its own.
 
 The same 500 JPEGs of 256 px are named over and over, so that the files take no room; the cache of 100,000 images of
-64 x 64 RGB takes 1.2 GB of disk while the script runs. Runs alternate; what is reported are medians.
+64 x 64 RGB takes 1.2 GB of disk while the script runs.
 
     python experiments/speed/cache_memory.py
 """
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from measuring import in_turns, parser, publish, read, share
+
 CHILD = """
-import resource, sys
+import sys
 from pathlib import Path
 import cv2, numpy as np
 from medvision.data import cache
@@ -30,26 +32,20 @@ if not files[-1].exists():
 names = [str(file) for file in files]
 found = cache.read([names[index % 500] for index in range(n)], 64, 3)
 assert found.pixels.shape == (n, 3, 64, 64) and not found.bad
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+status = Path("/proc/self/status").read_text()  # getrusage would know of the parent's memory too
+print(int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6)
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs=2, default=[10_000, 100_000])
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    peaks: dict[int, list[float]] = {size: [] for size in arguments.sizes}
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = read(parser(__file__, __doc__, rounds=3), arguments)
+    small, large = (200, 400) if given.tiny else (10_000, 100_000)
     with tempfile.TemporaryDirectory() as folder:
         peak(Path(folder), 1)  # writes the files
-        for _ in range(arguments.rounds):
-            for size in arguments.sizes:
-                peaks[size].append(peak(Path(folder), size))
-    small, large = (statistics.median(peaks[size]) for size in arguments.sizes)
-    print(f"{'images':>10} {'peak memory':>14}")
-    for size, value in zip(arguments.sizes, (small, large), strict=True):
-        print(f"{size:>10,} {value:>11.0f} MB")
-    print(f"{'ratio':>10} {large / small:>11.3f}")
+        sizes = {f"{size:,} images": partial(peak, Path(folder), size) for size in (small, large)}
+        found = in_turns(sizes, given.rounds, warm_up=0)
+    claim = f"peak memory of building a cache of {large:,} images over {small:,}"
+    publish([share(claim, found, f"{large:,} images", f"{small:,} images", unit="MB")], given)
 
 
 def peak(folder: Path, n: int) -> float:

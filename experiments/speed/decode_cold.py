@@ -2,22 +2,20 @@
 
 The brain MRI folder as it is (mostly 512 px), and a part of it enlarged to 1,024 px. Both sides list the folder, decode
 every image and bring it to 224 x 224 as uint8; ours also hashes the pixels and writes them to disk. The DataLoader has
-no worker or two, whichever is faster. Rounds are interleaved; what is reported are medians.
+no worker or two, whichever is faster here.
 
     MEDVISION_DATA=... python experiments/speed/decode_cold.py
 """
 
-import argparse
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
-from rich.console import Console
-from rich.table import Table
+from measuring import Row, fastest, in_turns, parser, publish, read, speedup
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -25,49 +23,30 @@ from torchvision.datasets import ImageFolder
 from medvision.data import cache
 from medvision.data.sources import image_folder
 
-SIZE = 224
+SIDE = 224
 PARTS = ("Training", "Testing")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--enlarged", type=int, default=400, help="number of images of 1,024 px")
-    arguments = parser.parse_args()
-    table = Table(title=f"JPEG files to {SIZE} x {SIZE}, cold, {os.cpu_count()} cores", title_justify="left")
-    for column in ("images", "DataLoader, 0 workers", "2 workers", "medvision", "ratio"):
-        table.add_column(column, justify="right")
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = read(parser(__file__, __doc__, rounds=5), arguments)
     root = Path(os.environ.get("MEDVISION_DATA", "data")) / "brain_mri"
     with tempfile.TemporaryDirectory() as folder:
-        large = enlarge(root, Path(folder), arguments.enlarged)
-        for name, images in ((f"{count(root):,}, as they are", root), (f"{count(large):,} of 1,024 px", large)):
-            seconds = interleaved(
-                {
-                    "0": lambda root=images: data_loader(root, 0),
-                    "2": lambda root=images: data_loader(root, 2),
-                    "ours": lambda root=images: cold(root),
-                },
-                arguments.rounds,
-            )
-            ratio = min(seconds["0"], seconds["2"]) / seconds["ours"]
-            table.add_row(name, *(f"{value:.2f} s" for value in seconds.values()), f"{ratio:.2f}")
-    Console().print(table)
+        large = enlarge(root, Path(folder), 64 if given.tiny else 400)
+        parts = [("as they are", root)] if not given.tiny else []
+        publish([measure(name, images, given.rounds) for name, images in [*parts, ("of 1,024 px", large)]], given)
 
 
-def interleaved(tasks: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Median seconds of each task, as the task itself measures them; the first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for round_ in range(rounds + 1):
-        for name, task in tasks.items():
-            elapsed = task()
-            if round_:
-                seconds[name].append(elapsed)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def measure(name: str, root: Path, rounds: int) -> Row:
+    theirs = {f"ImageFolder, {workers} workers": partial(data_loader, root, workers) for workers in (0, 2)}
+    best = fastest(theirs)
+    found = in_turns({"medvision": partial(cold, root), best: theirs[best]}, rounds)
+    claim = f"{len(image_folder(root)):,} JPEG files of brain MRI, {name}, to ready arrays of {SIDE} px"
+    return speedup(claim, found, "medvision", best)
 
 
 def data_loader(root: Path, workers: int) -> float:
     """Seconds of one epoch as most people would write it, without the conversion to float."""
-    transform = transforms.Compose([transforms.Resize((SIZE, SIZE)), transforms.PILToTensor()])
+    transform = transforms.Compose([transforms.Resize((SIDE, SIDE)), transforms.PILToTensor()])
     start = time.perf_counter()
     for part in PARTS:
         for _ in DataLoader(ImageFolder(str(root / part), transform), batch_size=32, num_workers=workers):
@@ -81,7 +60,7 @@ def cold(root: Path) -> float:
         os.environ["MEDVISION_CACHE"] = folder
         start = time.perf_counter()
         table = image_folder(root)
-        cache.read([root / name for name in table.ids], SIZE, 3)
+        cache.read([root / name for name in table.ids], SIDE, 3)
         return time.perf_counter() - start
 
 
@@ -95,10 +74,6 @@ def enlarge(root: Path, folder: Path, n: int) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(target), cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC))
     return folder
-
-
-def count(root: Path) -> int:
-    return len(image_folder(root))
 
 
 if __name__ == "__main__":

@@ -1,29 +1,25 @@
 """Predicting by an exported ONNX file over predicting by the bundle in eager torch, both fp32, and 8-bit variants.
 
-Each model gets the same uint8 images through `predict_probs`, on as many threads as torch uses. Rounds are interleaved,
-so that a machine whose speed drifts treats all alike; what is reported are medians of seconds and of the ratios to
-eager torch, pair by pair. "dynamic, convolutions too" is what `quantize=dynamic` leaves out. The start-up is that of a
-fresh process from the first import to the probabilities of one image.
+Each model gets the same uint8 images through `predict_probs`, on as many threads as torch uses. "Dynamic, convolutions
+too" is what `quantize=dynamic` leaves out. The start-up is that of a fresh process from the first import to the
+probabilities of one image, compared with what `import torch` alone takes.
 
     python experiments/speed/onnx_over_torch.py
 """
 
-import argparse
-import logging
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
+from measuring import Row, clocked, in_turns, parser, publish, read, speedup
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from rich.console import Console
-from rich.table import Table
 
 from medvision.inference.evidence import Evidence
 from medvision.inference.exported import OnnxFile
@@ -45,43 +41,35 @@ model.predict_probs(numpy.zeros((1, model.decode["channels"], *model.decode["siz
 assert "torch" not in sys.modules
 print(time.perf_counter() - begin)
 """
+IMPORT = "import time; begin = time.perf_counter(); import torch; print(time.perf_counter() - begin)"
+EAGER = "torch, eager"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
-    logging.disable()  # onnxruntime recommends a preparation that the variants we offer have had
+def main(arguments: Sequence[str] | None = None) -> None:
+    given = read(parser(__file__, __doc__, rounds=7), arguments)
+    small, large = (32, 2) if given.tiny else (2048, 32)
     torch.manual_seed(0)
-    console = Console(width=120)
     with tempfile.TemporaryDirectory() as folder:
-        report(console, "SmallCNN, 28 x 28, grey", small_cnn(CLASSES, 1, (28, 28)), 28, 2048, rounds, Path(folder))
+        rows = measure("SmallCNN", small_cnn(CLASSES, 1, (28, 28)), (1, 28), small, given.rounds, Path(folder))
         resnet = torchvision_model(CLASSES, 3, (224, 224), name="resnet18")
-        report(console, "ResNet-18, 224 x 224, colour", resnet, 224, 32, rounds, Path(folder))
+        rows += measure("ResNet-18", resnet, (3, 224), large, given.rounds, Path(folder))
+    publish(rows, given, {"onnxruntime": onnxruntime.__version__})
 
 
-def report(console: Console, title: str, network: Network, size: int, n: int, rounds: int, folder: Path) -> None:
-    channels = len(network.mean)
+def measure(name: str, network: Network, shape: tuple[int, int], n: int, rounds: int, folder: Path) -> list[Row]:
+    channels, size = shape
     images = generator("onnx_over_torch").integers(0, 256, (n, channels, size, size), dtype=np.uint8)
     network.set_statistics([128.0] * channels, [74.0] * channels)
     models = variants(network, images, folder)
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for round_ in range(rounds + 1):
-        for name, predict in models.items():
-            begin = time.perf_counter()
-            predict(images)
-            if round_:  # the first round warms up
-                seconds[name].append(time.perf_counter() - begin)
-    table = Table(title=f"{title}, {n:,} images, {torch.get_num_threads()} thread(s)", title_justify="left")
-    for column in ("model", "images/s", "ratio to eager torch", "low", "high"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    for name, values in seconds.items():
-        ratios = [one / reference for one, reference in zip(values, seconds["torch, eager"], strict=True)]
-        numbers = (statistics.median(ratios), min(ratios), max(ratios))
-        table.add_row(name, f"{n / statistics.median(values):,.0f}", *(f"{number:.3f}" for number in numbers))
-    console.print(table)
-    starts = [start(folder / "model.onnx") for _ in range(3)]
-    console.print(f"start-up to the first image, {title}: {statistics.median(starts):.2f} s\n")
+    found = in_turns({one: clocked(partial(predict, images)) for one, predict in models.items()}, rounds)
+    starts = {
+        "medvision": partial(started, START, folder / "model.onnx"),
+        "import torch": partial(started, IMPORT, folder),
+    }
+    what = f"{n:,} images of {size} px, {name}"
+    rows = [speedup(f"{what}: {one}", found, one, EAGER) for one in models if one != EAGER]
+    first = in_turns(starts, min(rounds, 3))
+    return [*rows, speedup(f"start to the first image, ONNX, {name}", first, "medvision", "import torch")]
 
 
 def variants(
@@ -107,7 +95,7 @@ def variants(
     }
     (folder / "model.onnx").write_bytes(exact.content(facts))
     threads = torch.get_num_threads()
-    return {"torch, eager": predictor.predict_probs} | {
+    return {EAGER: predictor.predict_probs} | {
         name: OnnxPredictor(file.content(facts), threads=threads).predict_probs for name, file in files.items()
     }
 
@@ -120,9 +108,9 @@ def with_convolutions(graph: bytes, folder: Path) -> bytes:
     return result.read_bytes()
 
 
-def start(model: Path) -> float:
-    """Seconds from the first import to the first probabilities, in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", START, str(model)], capture_output=True, text=True, check=True)
+def started(code: str, argument: Path) -> float:
+    """Seconds that some code says it took, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", code, str(argument)], capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 

@@ -193,8 +193,10 @@ def carve(
         found = len(np.unique(unit[labels == label]))
         if found < 2:
             raise DataError(
-                f"Class {class_names[label]!r} has {found} {kind} left to divide between train and {part}.\n"
-                f"Add {kind}s (three a class fill train, val and test), leave the class out, or provide the splits."
+                f"Class {class_names[label]!r} has {found} {kind} left to divide between train and {part}; "
+                "train, val and test need one each.\n"
+                f"Add {kind}s until it has three (copies count once), or take the class out of the data: its folder, "
+                "or its rows of the table."
             )
     if groups is None:
         return _carve_images(labels, fraction, split_seed, part)

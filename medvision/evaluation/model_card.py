@@ -84,6 +84,7 @@ def _described(model: Mapping[str, Any]) -> list[tuple[str, str]]:
         "channels": "Channels",
         "resize": "Resized by",
         "augmentation": "Augmentation",
+        "views": "Views averaged",
         "optimizer": "Optimizer",
         "precision": "Precision",
         "epochs": "Epochs",

@@ -44,7 +44,7 @@ class Model(Predicts, Protocol):
 
 
 def label(
-    model: Model, images: NDArray[np.uint8], min_confidence: float, tta: bool = False
+    model: Model, images: NDArray[np.uint8], min_confidence: float
 ) -> tuple[list[Annotation], NDArray[np.float32] | None]:
     """Label images that are in memory.
 
@@ -52,8 +52,6 @@ def label(
         model: a predictor.
         images: (N, C, H, W) uint8, at the size and channels of `model.decode`.
         min_confidence: probability below which a human should look.
-        tta: average the probabilities of each image and its mirror image. In medicine the sides of a picture mean
-            something, and the temperature was fitted without: only for models trained with mirrored images.
 
     Returns:
         N annotations, and embeddings (N, D) if the model has them.
@@ -63,8 +61,6 @@ def label(
         probs, embeddings = model.probs_and_embeddings(images)
     except ModelError:
         probs = model.predict_probs(images)
-    if tta:
-        probs = (probs + model.predict_probs(np.ascontiguousarray(images[..., ::-1]))) / 2
     found = triage(
         probs,
         model.class_names,
@@ -83,7 +79,6 @@ def annotate(
     job: Mapping[str, Any],
     *,
     min_confidence: float,
-    tta: bool = False,
     keep_embeddings: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -99,7 +94,6 @@ def annotate(
         out: a folder, which exists.
         job: whatever decides the result, as JSON; a folder that holds the result of another job is refused.
         min_confidence: see `label`.
-        tta: see `label`.
         keep_embeddings: also write `embeddings.f32`, N rows of at most `EMBEDDING_DIM` little-endian float32.
         progress: called with the number of files done and N.
 
@@ -117,7 +111,7 @@ def annotate(
         if progress is not None:
             progress(start, total)
         for images, bad in _blocks(inputs.paths[start:], model.decode, block):
-            found, embeddings = label(model, images, min_confidence, tta)
+            found, embeddings = label(model, images, min_confidence)
             for row, reason in (bad | _unnameable(inputs.paths[start : start + len(images)])).items():
                 found[row] = unreadable(reason)
             if keep_embeddings and embeddings is not None:

@@ -18,8 +18,9 @@ from medvision.models.classical import Classical
 from medvision.models.features import Embedding
 from medvision.models.network import Network
 
-# 1: first version. Raise it when a reader of the version before would misread; a new key that may be ignored does not.
-SCHEMA_VERSION = 1
+# 1: first version; 2: `tta`. Raise it when a reader of the version before would misread; a new key that may be ignored
+# does not.
+SCHEMA_VERSION = 2
 MANIFEST = "bundle.json"
 CARD = "README.md"
 RESEARCH_USE = "Research use only. Not a medical device: not for diagnosis or treatment."
@@ -37,6 +38,7 @@ def save_bundle(
     operating_point: Mapping[str, Any] | None = None,
     conformal: Mapping[str, Any] | None = None,
     gate: Mapping[str, Any] | None = None,
+    tta: str = "none",
     licence: str = RESEARCH_USE,
 ) -> Path:
     """Write a bundle, whole or not at all; a bundle that is there already is replaced once the new one is on disk.
@@ -53,6 +55,7 @@ def save_bundle(
         operating_point: see `Predictor`; plain JSON without NaN or infinities, as the next two.
         conformal: see `Predictor`.
         gate: see `Predictor`.
+        tta: see `Predictor`.
         licence: what the model may be used for.
 
     Returns:
@@ -76,6 +79,7 @@ def save_bundle(
         "operating_point": operating_point,
         "conformal": conformal,
         "gate": gate,
+        "tta": tta,
         "fingerprint": fingerprint,
         "licence": licence,
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
@@ -136,7 +140,7 @@ def amend_bundle(
         _write_manifest(staged, manifest)
 
 
-def load_bundle(directory: str | Path, device: str | torch.device = "cpu") -> Predictor:
+def load_bundle(directory: str | Path, device: str | torch.device = "cpu", tta: str | None = None) -> Predictor:
     """Load a bundle, or the bundle of a run directory, after checking that every file is as it was written.
 
     The hashes show damage, not malice: whoever can write the weights can write their hash. Nothing that is read is
@@ -145,10 +149,11 @@ def load_bundle(directory: str | Path, device: str | torch.device = "cpu") -> Pr
     Args:
         directory: the bundle, or a run directory that has one in `model`.
         device: see `Predictor`.
+        tta: see `Predictor`; None takes that of the bundle, with which it was calibrated.
 
     Raises:
         BundleError: if a file is missing or changed, or the bundle was written for a newer medvision.
-        ConfigError: if the architecture is not on the allow-list, or there is no such device.
+        ConfigError: if the architecture is not on the allow-list, or there are no such device or views.
     """
     directory = _model_directory(directory)
     manifest = _read_manifest(directory)
@@ -161,6 +166,7 @@ def load_bundle(directory: str | Path, device: str | torch.device = "cpu") -> Pr
         operating_point=manifest.get("operating_point"),
         conformal=manifest.get("conformal"),
         gate=manifest.get("gate"),
+        tta=manifest.get("tta", "none") if tta is None else tta,
         device=device,
     )
 

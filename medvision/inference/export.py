@@ -173,6 +173,7 @@ def _facts(predictor: Predictor, bundle: Path) -> dict[str, Any]:
         "operating_point": predictor.operating_point,
         "conformal": predictor.conformal,
         "gate": predictor.gate,
+        "tta": predictor.tta,
         "licence": manifest["licence"],
         "fingerprint": manifest["fingerprint"],
         "bundle": {"sha256": manifest["sha256"], "files": manifest["files"]},

@@ -16,6 +16,7 @@ from medvision.inference.batches import batches
 from medvision.inference.onnx_predictor import OnnxPredictor
 from medvision.inference.predictor import Predictor
 from medvision.inference.seal import seal
+from medvision.inference.views import embed_views
 from medvision.models.network import Network
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
@@ -25,14 +26,15 @@ _FACTS_FILE = "medvision.json"  # inside a .pt2
 class Deployed(nn.Module):
     """What an exported file holds: raw images in, calibrated probabilities and embeddings out."""
 
-    def __init__(self, network: Network, temperature: float) -> None:
+    def __init__(self, network: Network, temperature: float, tta: str) -> None:
         super().__init__()
         self.network = network
+        self.tta = tta
         self.temperature = temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (B, K) and embeddings (B, D) of images (B, C, H, W) uint8."""
-        embedding = self.network.embed(images)
+        embedding = embed_views(self.network, images, self.tta)
         logits = self.network.head(embedding)
         return torch.softmax(logits.float() / self.temperature, dim=1), embedding
 
@@ -110,7 +112,7 @@ def _graph(predictor: Predictor) -> bytes:
 def _deployed(predictor: Predictor) -> Deployed:
     # The predictor's weights lie channels last; torch.export.save keeps only the contiguous ones whole.
     network = cast(Network, copy.deepcopy(predictor.network)).to(memory_format=torch.contiguous_format)
-    return Deployed(network, predictor.temperature).eval()
+    return Deployed(network, predictor.temperature, predictor.tta).eval()
 
 
 def _example(predictor: Predictor) -> Tensor:

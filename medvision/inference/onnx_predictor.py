@@ -32,6 +32,7 @@ class OnnxPredictor:
         operating_point: see `Predictor`, as the next two.
         conformal: likewise.
         gate: likewise.
+        tta: the views that are averaged inside the file.
         facts: all that the file says of itself: the bundle it came from, how it was tested, what it may be used for.
 
     Raises:
@@ -64,6 +65,7 @@ class OnnxPredictor:
         self.operating_point: Mapping[str, Any] | None = self.facts["operating_point"]
         self.conformal: Mapping[str, Any] | None = self.facts["conformal"]
         self.gate: Mapping[str, Any] | None = self.facts["gate"]
+        self.tta: str = self.facts.get("tta", "none")
 
     def predict(
         self, images: ImageLike | Iterable[ImageLike], min_confidence: float = MIN_CONFIDENCE

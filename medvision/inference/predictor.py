@@ -13,6 +13,7 @@ from medvision.evaluation.predictions import softmax
 from medvision.inference.batches import batches, check_images
 from medvision.inference.images import ImageLike
 from medvision.inference.prediction import MIN_CONFIDENCE, Prediction, predict
+from medvision.inference.views import check_tta, embed_views
 from medvision.models.classical import Classical
 from medvision.models.network import Network
 
@@ -34,10 +35,11 @@ class Predictor:
             probability of these classes reaches the threshold; None where none was chosen.
         conformal: `coverage` and `quantile`: class k belongs to the set of a case if 1 - p_k <= quantile; or None.
         gate: statistics of the training images, to notice an image of another kind; or None.
+        tta: the views of an image that are averaged; see `medvision.inference.views`. Of a classical model "none" only.
         device: "cpu", "cuda", "cuda:1", "mps", ...; "gpu" is any accelerator, "auto" one where there is one.
 
     Raises:
-        ConfigError: if there is no such device.
+        ConfigError: if there is no such device, or the views are unknown or the model's not to have.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Predictor:
         operating_point: Mapping[str, Any] | None = None,
         conformal: Mapping[str, Any] | None = None,
         gate: Mapping[str, Any] | None = None,
+        tta: str = "none",
         device: str | torch.device = "cpu",
     ) -> None:
         self.class_names = tuple(class_names)
@@ -58,6 +61,12 @@ class Predictor:
         self.operating_point = operating_point
         self.conformal = conformal
         self.gate = gate
+        self.tta = tta
+        check_tta(tta)
+        if tta != "none" and not isinstance(model, Network):
+            raise ConfigError(
+                f"tta={tta} averages the embeddings of a network; this model ({model}) takes tta=none only."
+            )
         self.device = choose_device(device)
         self.model = model.to(self.device)
         on_cpu = isinstance(model, nn.Module) and self.device.type == "cpu"
@@ -129,14 +138,18 @@ class Predictor:
         logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
         embeddings = np.empty((len(images), network.head.in_features), dtype=np.float32)
         for rows in batches(images, batch_size, self._most):
-            found = network.embed(self._batch(images[rows]))
+            found = embed_views(network, self._batch(images[rows]), self.tta)
             embeddings[rows] = found.float().cpu().numpy()
             logits[rows] = network.head(found).float().cpu().numpy()
         return softmax(logits, self.temperature), embeddings
 
     @torch.inference_mode()
     def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits: torch.Tensor = self.network(self._batch(images))
+        batch = self._batch(images)
+        if isinstance(self.model, Network):
+            logits: torch.Tensor = self.model.head(embed_views(self.model, batch, self.tta))
+        else:
+            logits = self.network(batch)
         return np.asarray(logits.float().cpu().numpy())
 
     def _batch(self, images: NDArray[np.uint8]) -> torch.Tensor:

@@ -4,10 +4,11 @@ from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from medvision.errors import ModelError
+from medvision.models.whitening import Whitening
 
 
 class Network(nn.Module):
@@ -74,6 +75,17 @@ class Network(nn.Module):
             )
         self.mean.copy_(torch.from_numpy(means))
         self.std.copy_(torch.from_numpy(stds))
+
+    @torch.no_grad()
+    def fit_layers(self, images: NDArray[np.uint8]) -> None:
+        """Compute the layers that are computed from training images instead of learnt; most networks have none.
+
+        Args:
+            images: (N, C, H, W) uint8, some thousand of the training images; the statistics are set.
+        """
+        for layer in self.backbone.modules():
+            if isinstance(layer, Whitening):
+                layer.fit(self.normalise(torch.from_numpy(images).to(self.mean.device)))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) of images (B, C, H, W), uint8 or float in 0 to 255."""

@@ -32,19 +32,21 @@ class Classifier(LightningModule):
 
     Args:
         network: Maps uint8 images (B, C, H, W) to logits (B, K).
-        optimizer: Called with the trainable parameters.
+        optimizer: Called with the trainable parameters and their names, `Muon` or any optimizer of torch.
         scheduler: Called with the optimizer and the total number of steps; None keeps the learning rate.
         loss: Called with logits (B, K) and targets; None is plain cross-entropy.
         seed: Key of everything random inside a step, such as dropout.
+        compiled: Whether training steps go through torch.compile; validation, whose batches differ in size, does not.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer],
         scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
         loss: ClassificationLoss | None = None,
         seed: int = 0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -52,11 +54,22 @@ class Classifier(LightningModule):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._seed = seed
+        # Of the method and not the module, which would be a second name for the same weights.
+        self._train_forward: Callable[[Tensor], Tensor] = (
+            torch.compile(self.network.forward) if compiled else self.network
+        )
         # Plain attributes, not buffers: weight averaging would average buffers.
         self._totals = torch.zeros(2)  # sum of the losses, number of correct images
         self._seen = 0
         self._recent: list[tuple[int, float, Tensor]] = []  # step, learning rate and loss since the last poll
         self._outputs: list[tuple[Tensor, Tensor]] = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; Lightning's note of the hook it is in, 40 a step, is spared torch's search for weights."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of uint8 images (B, C, H, W)."""
@@ -65,7 +78,7 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer over what is trainable, and its schedule per step."""
-        optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer = self._optimizer([(name, p) for name, p in self.named_parameters() if p.requires_grad])
         if self._scheduler is None:
             return optimizer
         scheduler = self._scheduler(optimizer, self._total_steps())
@@ -78,7 +91,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch; what is wanted once an epoch is summed on the device."""
         images, targets, _ = batch
-        logits = self(images)
+        logits = self._train_forward(images)
         loss: Tensor = self.loss(logits, targets)
         with torch.no_grad():
             hard = targets if targets.ndim == 1 else targets.argmax(dim=1)

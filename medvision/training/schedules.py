@@ -1,6 +1,7 @@
 """Learning-rate schedules, each a function of (optimizer, total_steps) stepped once per batch."""
 
 import math
+from collections.abc import Callable
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
@@ -26,19 +27,24 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
         ConfigError: if a share lies outside its range.
     Source: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, without restarts.
     """
-    if not 0 <= warmup < 1:
-        raise ConfigError(f"scheduler.warmup must lie in [0, 1), found {warmup}.")
-    if not 0 <= final <= 1:
-        raise ConfigError(f"scheduler.final must lie in [0, 1], found {final}.")
-    climb = round(warmup * total_steps)
+    return _after_warmup(
+        optimizer, total_steps, warmup, final, lambda progress: 0.5 * (1 + math.cos(math.pi * progress))
+    )
 
-    def share(step: int) -> float:
-        if step < climb:
-            return (step + 1) / climb
-        progress = min(1.0, (step - climb) / max(1, total_steps - climb))
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
-    return LambdaLR(optimizer, share)
+def linear(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, final: float = 0.0) -> LRScheduler:
+    """Straight up to the peak, then straight down.
+
+    Args:
+        optimizer: Holds the peak learning rate.
+        total_steps: Optimizer steps of the whole training.
+        warmup: Share of the steps that climb to the peak, in [0, 1).
+        final: Learning rate at the end as a share of the peak, in [0, 1].
+
+    Raises:
+        ConfigError: if a share lies outside its range.
+    """
+    return _after_warmup(optimizer, total_steps, warmup, final, lambda progress: 1 - progress)
 
 
 def one_cycle(
@@ -69,3 +75,22 @@ def one_cycle(
     return OneCycleLR(
         optimizer, peak, total_steps=total_steps, pct_start=pct_start, div_factor=div, final_div_factor=final_div
     )
+
+
+def _after_warmup(
+    optimizer: Optimizer, total_steps: int, warmup: float, final: float, fall: Callable[[float], float]
+) -> LRScheduler:
+    """A linear climb, then what `fall` makes of the progress from 0 to 1, scaled to end at `final`."""
+    if not 0 <= warmup < 1:
+        raise ConfigError(f"scheduler.warmup must lie in [0, 1), found {warmup}.")
+    if not 0 <= final <= 1:
+        raise ConfigError(f"scheduler.final must lie in [0, 1], found {final}.")
+    climb = round(warmup * total_steps)
+
+    def share(step: int) -> float:
+        if step < climb:
+            return (step + 1) / climb
+        progress = min(1.0, (step - climb) / max(1, total_steps - climb))
+        return final + (1 - final) * fall(progress)
+
+    return LambdaLR(optimizer, share)

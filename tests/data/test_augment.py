@@ -60,6 +60,15 @@ def test_flips_are_those_of_numpy(option, axis):
     np.testing.assert_array_equal(flipped, expected)
 
 
+def test_alternating_flips_show_every_image_both_ways_in_turn():
+    images, augmentation = noise(500, 1, 4, 5), Augmentation(horizontal_flip="alternating")
+    shown = [augmentation(images, augmentation.draw(7, epoch, 500)) for epoch in range(4)]
+    assert torch.equal(shown[0], shown[2])
+    assert torch.equal(shown[1], shown[3])
+    assert torch.equal(shown[0], shown[1].flip(3))
+    assert 200 < (shown[0] == images).all((1, 2, 3)).sum() < 300
+
+
 @pytest.mark.parametrize("fill", NUMPY_PADDING)
 def test_crop_is_a_slice_of_the_padded_flipped_image(fill):
     padding, height, width = 3, 7, 10

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvision.data.loader import BatchLoader
+from medvision.data.loader import BatchLoader, place
 from medvision.errors import ConfigError
 
 N = 53
@@ -154,6 +154,16 @@ def test_a_complete_state_starts_at_the_first_batch():
 def test_batch_sizes_that_cannot_work(options, message):
     with pytest.raises(ConfigError, match=message):
         loader(**options)
+
+
+def test_images_that_a_gpu_has_no_room_for_stay_on_the_host(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (IMAGES.nbytes - 1, 10**9))
+    assert place(IMAGES, torch.device("cuda"), True) is IMAGES
+    assert "they stay in the host's memory" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * IMAGES.nbytes, 10**9))
+    assert place(IMAGES, torch.device("cuda"), "auto") is IMAGES
+    assert caplog.text == ""
 
 
 @pytest.mark.gpu

@@ -120,6 +120,7 @@ def test_metadata_survives():
     ("labels", "columns", "message"),
     [
         ([0, 0, 0, 1, 1], {}, "Class 'class 1' has 1 image left to divide between train and val"),
+        ([0, 0, 0, 1], {}, "Add images until it has three .* or take the class out of the data: its folder"),
         ([0, 0, 0, 1], {}, "Class 'class 1' has 1 image left to divide between train and test"),
         ([0] * 9 + [1] * 3, {"group": [*"aabbccdde", *"xxx"]}, "'class 1' has 1 group left to divide"),
         ([0, 1, 0, 1], {"split": ["val", "val", "test", "test"]}, "has no train split"),

@@ -150,21 +150,6 @@ def test_a_name_that_is_no_text_is_a_row(model, tmp_path):
     assert record["reason"] == "unreadable: its name is not valid UTF-8; rename it"
 
 
-def test_mirrored_images_are_averaged(model):
-    class Left(Brightness):
-        """Sees the left half only."""
-
-        def probs_and_embeddings(self, images, batch_size=None):
-            return super().probs_and_embeddings(images[..., :6])
-
-    images = np.zeros((1, 1, 16, 12), np.uint8)
-    images[..., :6] = 255
-    (plain,), _ = label(Left(), images, 0.8)
-    (mirrored,), _ = label(Left(), images, 0.8, tta=True)
-    assert plain.probs == (0.0, 0.9, 0.1)
-    assert mirrored.probs == (0.45, 0.45, 0.1)
-
-
 def test_a_model_without_embeddings_labels_as_well(folder, tmp_path):
     class Plain(Brightness):
         def probs_and_embeddings(self, images, batch_size=None):

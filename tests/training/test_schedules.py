@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medvision.errors import ConfigError
-from medvision.training.schedules import constant, cosine, one_cycle
+from medvision.training.schedules import constant, cosine, linear, one_cycle
 
 
 def learning_rates(schedule, steps=100, **options):
@@ -28,6 +28,13 @@ def test_cosine_climbs_linearly_then_follows_the_closed_form():
     assert rates[10:] == pytest.approx([0.1 + 0.4 * (1 + math.cos(math.pi * i / 90)) / 2 for i in range(90)])
 
 
+def test_linear_climbs_and_falls_in_straight_lines():
+    assert learning_rates(linear) == pytest.approx([0.5 * (1 - i / 100) for i in range(100)])
+    rates = learning_rates(linear, warmup=0.2, final=0.1)
+    assert rates[:20] == pytest.approx([0.5 * (i + 1) / 20 for i in range(20)])
+    assert rates[20:] == pytest.approx([0.05 + 0.45 * (1 - i / 80) for i in range(80)])
+
+
 def test_one_cycle_starts_peaks_and_ends_where_it_should():
     rates = learning_rates(one_cycle, pct_start=0.3, div=10, final_div=100)
     assert rates[0] == pytest.approx(0.05)
@@ -38,7 +45,11 @@ def test_one_cycle_starts_peaks_and_ends_where_it_should():
 
 @pytest.mark.parametrize(
     ("schedule", "options"),
-    [(cosine, {"warmup": 1.0}), (cosine, {"final": 2.0}), (one_cycle, {"pct_start": 0.0}), (one_cycle, {"div": 0.0})],
+    [
+        *((schedule, options) for schedule in (cosine, linear) for options in ({"warmup": 1.0}, {"final": 2.0})),
+        (one_cycle, {"pct_start": 0.0}),
+        (one_cycle, {"div": 0.0}),
+    ],
 )
 def test_values_out_of_range_are_refused(schedule, options):
     with pytest.raises(ConfigError, match=next(iter(options))):

@@ -1,0 +1,109 @@
+"""What augmentation does to the pixels of a batch, each image by its own values: gather, resample, recolour, cover."""
+
+from typing import Literal
+
+import torch
+from torch.nn.functional import grid_sample
+
+Fill = Literal["reflect", "nearest", "zero"]
+Drawn = dict[str, torch.Tensor]  # (width, B) values of each transform that is on
+
+_PADDING_MODES = {"reflect": "reflection", "nearest": "border", "zero": "zeros"}
+
+
+def rearrange(images: torch.Tensor, drawn: Drawn, fill: Fill) -> torch.Tensor:
+    """Flips and crop as one gather of whole pixels; one index serves all channels of an image."""
+    batch, channels, height, width = images.shape
+    shift_x, shift_y = _column(drawn, "crop_padding", 0.0, images, size=2)
+    (mirror_x,) = _column(drawn, "horizontal_flip", 0.0, images)
+    (mirror_y,) = _column(drawn, "vertical_flip", 0.0, images)
+    rows, rows_inside = _source(height, shift_y, mirror_y, fill)
+    columns, columns_inside = _source(width, shift_x, mirror_x, fill)
+    index = (rows[:, :, None] * width + columns[:, None, :]).view(batch, 1, height * width)
+    moved = images.flatten(2).gather(2, index.expand(-1, channels, -1)).view_as(images)
+    if fill == "zero":
+        moved = moved * (rows_inside[:, None, :, None] & columns_inside[:, None, None, :])
+    return moved
+
+
+def _source(size: int, shift: torch.Tensor, mirror: torch.Tensor, fill: Fill) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where along one axis each output pixel comes from: (B, size) int64, and whether that lies inside the image."""
+    wanted = torch.arange(size, device=shift.device) + shift.long()[:, None]
+    last = size - 1
+    found = last - (last - wanted.abs()).abs() if fill == "reflect" else wanted.clamp(0, last)
+    return torch.where(mirror[:, None] > 0, last - found, found), wanted == found
+
+
+def resample(images: torch.Tensor, drawn: Drawn, fill: Fill) -> torch.Tensor:
+    """All geometry in one bilinear resampling; coordinates are pixels from the image's centre.
+
+    Source point = flip (rotation shear zoom (x, y) + translation + crop shift), as in Keras's `apply_affine_transform`.
+    """
+    height, width = images.shape[2:]
+    (angle,) = torch.deg2rad(_column(drawn, "rotation", 0.0, images))
+    (shear,) = _column(drawn, "shear", 0.0, images)
+    zoom_x, zoom_y = _column(drawn, "zoom", 1.0, images, size=2)
+    part_x, part_y = _column(drawn, "translation", 0.0, images, size=2)
+    shift_x, shift_y = _column(drawn, "crop_padding", 0.0, images, size=2)
+    sign_x, sign_y = (1 - 2 * _column(drawn, name, 0.0, images)[0] for name in ("horizontal_flip", "vertical_flip"))
+    cos, sin = angle.cos(), angle.sin()
+    matrix_x = (cos * zoom_x, (-cos * shear.sin() - sin * shear.cos()) * zoom_y, part_x * width + shift_x)
+    matrix_y = (sin * zoom_x, (-sin * shear.sin() + cos * shear.cos()) * zoom_y, part_y * height + shift_y)
+    # Not affine_grid: its matrix product may round differently for another batch size.
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2
+    grid = torch.stack(
+        [
+            _plane(x, y, [sign * factor * 2 / max(side - 1, 1) for factor in matrix])
+            for sign, matrix, side in ((sign_x, matrix_x, width), (sign_y, matrix_y, height))
+        ],
+        dim=-1,
+    )
+    # With align_corners -1 and 1 are the centres of the border pixels, so that "reflect" means what it means in numpy.
+    moved = grid_sample(images.float(), grid, padding_mode=_PADDING_MODES[fill], align_corners=True)
+    return moved.round_().to(torch.uint8)
+
+
+def _plane(x: torch.Tensor, y: torch.Tensor, factors: list[torch.Tensor]) -> torch.Tensor:
+    along_x, along_y, offset = (factor[:, None, None] for factor in factors)
+    return along_x * x + (along_y * y + offset)
+
+
+def recolour(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """Contrast, then brightness, each rounded and clipped to what uint8 holds."""
+    values = images.float()
+    if "contrast" in drawn:
+        sums = _sums(images)
+        if images.shape[1] == 3:
+            sums = 0.2989 * sums[:, :1] + 0.587 * sums[:, 1:2] + 0.114 * sums[:, 2:]
+        grey = sums / (images.shape[2] * images.shape[3])
+        values = ((values - grey) * drawn["contrast"].view(-1, 1, 1, 1) + grey).clamp_(0, 255)
+    if "brightness" in drawn:
+        values = (values * drawn["brightness"].view(-1, 1, 1, 1)).clamp_(0, 255)
+    return values.round_().to(torch.uint8)
+
+
+def cut_out(images: torch.Tensor, centre: torch.Tensor, side: int) -> torch.Tensor:
+    """Cover a square of `side` pixels around `centre`, (2, B) fractions of the axes, with the image's mean colour."""
+    pixels = images.shape[2] * images.shape[3]
+    mean = ((_sums(images) + pixels // 2) // pixels).to(torch.uint8)
+    x, y = centre
+    columns, rows = _stretch(x, images.shape[3], side), _stretch(y, images.shape[2], side)
+    return torch.where(rows[:, None, :, None] & columns[:, None, None, :], mean, images)
+
+
+def _stretch(place: torch.Tensor, size: int, side: int) -> torch.Tensor:
+    """(B, size) bool: the `side` pixels around `place`, a fraction of the axis."""
+    distance = torch.arange(size, device=place.device) - ((place * size).floor() - side // 2)[:, None]
+    return (distance >= 0) & (distance < side)
+
+
+def _sums(images: torch.Tensor) -> torch.Tensor:
+    """(B, C, 1, 1) int32; whole numbers, so that no order of summation can change them. int64 is 30 times slower."""
+    return images.sum((2, 3), keepdim=True, dtype=torch.int32)
+
+
+def _column(drawn: Drawn, name: str, default: float, images: torch.Tensor, size: int = 1) -> torch.Tensor:
+    """(size, B) drawn values, or the value that changes nothing."""
+    found = drawn.get(name)
+    return torch.full((size, len(images)), default, device=images.device) if found is None else found

@@ -1,0 +1,85 @@
+"""A network made to be trained in seconds: whitened input, convolutions that begin as the identity, few weights."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn.functional import gelu
+
+from medvision.errors import ModelError
+from medvision.models.network import Network
+from medvision.models.whitening import Whitening
+
+_BATCH_NORM_MOMENTUM = 0.4  # share of the newest batch: a short training has no time for a long memory
+
+
+class Group(nn.Module):
+    """Convolution, pooling, convolution, each normalised and activated; pooling comes before what it makes cheaper."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = _convolution(in_channels, out_channels)
+        self.norm1 = _normalisation(out_channels)
+        self.conv2 = _convolution(out_channels, out_channels)
+        self.norm2 = _normalisation(out_channels)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) to (B, C', H // 2, W // 2)."""
+        x = gelu(self.norm1(self.pool(self.conv1(x))))
+        return gelu(self.norm2(self.conv2(x)))
+
+
+def fast_cnn(
+    num_classes: int,
+    in_channels: int,
+    image_size: tuple[int, int],
+    *,
+    widths: Sequence[int] = (64, 256, 256),
+    freeze_backbone: bool = False,
+) -> Network:
+    """Whitening, groups of two convolutions that each halve the side, maximum over what is left of it, classes.
+
+    The first filters of a convolution begin as the identity, the scale of batch normalisation stays 1, and the logits
+    begin small, so that a large learning rate can begin at once. Made for `optimizer=muon`.
+
+    Args:
+        num_classes: number of classes.
+        in_channels: 1 for grey, 3 for colour.
+        image_size: height and width in pixels.
+        widths: channels of each group.
+        freeze_backbone: train the last layer alone.
+
+    Raises:
+        ModelError: if a width is below 1 or the image is too small for so many groups.
+    Source: Jordan 2024, arXiv:2404.00498, section 3; https://github.com/KellerJordan/cifar10-airbench.
+    """
+    if not widths or min(widths) < 1:
+        raise ModelError(f"model.widths needs one value of 1 or more for each group, found {list(widths)}.")
+    smallest = 2 ** len(widths) + 1
+    if min(image_size) < smallest:
+        raise ModelError(
+            f"fast_cnn with {len(widths)} groups needs images of {smallest}x{smallest} pixels or more, "
+            f"found {image_size[0]}x{image_size[1]}. Raise data.image_size or shorten model.widths."
+        )
+    whitening = Whitening(in_channels)
+    channels = [whitening.out_channels, *widths]
+    groups = [Group(*pair) for pair in pairwise(channels)]
+    backbone = nn.Sequential(whitening, nn.GELU(), *groups, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+    network = Network(backbone, widths[-1], num_classes, in_channels, groups[-1], freeze_backbone)
+    nn.init.normal_(network.head.weight, std=1 / widths[-1])
+    nn.init.zeros_(network.head.bias)
+    return network
+
+
+def _convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
+    layer = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    nn.init.dirac_(layer.weight.data[:in_channels])
+    return layer
+
+
+def _normalisation(channels: int) -> nn.BatchNorm2d:
+    layer = nn.BatchNorm2d(channels, momentum=_BATCH_NORM_MOMENTUM)
+    layer.weight.requires_grad_(False)
+    return layer
