@@ -13,8 +13,8 @@ from rich.text import Text
 import medvision
 from medvision.command import run_command
 from medvision.files import write_text
-from medvision.jobs import FINDINGS
 from medvision.rundir import fresh, writable
+from medvision.sweeps.jobs import FINDINGS
 
 if TYPE_CHECKING:
     from medvision.data.audit import Audit

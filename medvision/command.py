@@ -53,7 +53,7 @@ def _run(name: str, task: Callable[[DictConfig], object], argv: list[str]) -> in
         Console(highlight=False).print(f"medvision {medvision.__version__}")
         return 0
     if arguments.multirun:
-        from medvision.launcher import multirun
+        from medvision.sweeps.launcher import multirun
 
         return multirun(name, arguments.overrides, arguments.config_dir)
 

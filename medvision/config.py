@@ -29,7 +29,7 @@ CONF_DIR = next((one for one in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if
 
 # The ways to start the jobs of a multirun, one in each file of conf/hydra/launcher.
 LAUNCHERS = tuple(
-    f"medvision.{name}" for name in ("processes.Processes", "cluster.SubmititLocal", "cluster.SubmititSlurm")
+    f"medvision.sweeps.{name}" for name in ("processes.Processes", "cluster.SubmititLocal", "cluster.SubmititSlurm")
 )
 
 

@@ -12,7 +12,7 @@ from medvision.command import run_command
 from medvision.config import compose
 from medvision.errors import ConfigError, Interrupted, RunError
 from medvision.rundir import writable
-from medvision.search_space import Dimension, corners, read
+from medvision.search.space import Dimension, corners, read
 
 # What is typed for the search itself, and not for its trials.
 OWN = ("n_trials", "storage", "study", "pruner", "search", "out", "output_root")
@@ -36,8 +36,8 @@ def tune(cfg: DictConfig) -> None:
     """
     typed, space = check(cfg)
     try:
-        from medvision import search_report
-        from medvision.search import search  # these load torch, which mistyped overrides need not wait for
+        from medvision.search import report
+        from medvision.search.trials import search  # these load torch, which mistyped overrides need not wait for
     except ModuleNotFoundError as error:
         if error.name not in ("optuna", "sqlalchemy"):
             raise
@@ -51,7 +51,7 @@ def tune(cfg: DictConfig) -> None:
     except Interrupted:
         console.print("Stopped. The same command goes on from here.")
         raise
-    best = search_report.write(study, cfg, typed, space, folder)
+    best = report.write(study, cfg, typed, space, folder)
     for label, file in (("page", "tune.html"), ("trials", "trials.csv"), ("best", "experiment/best.yaml")):
         if (folder / file).exists():
             console.print(f"{label:<8}{folder / file}", soft_wrap=True, markup=False)

@@ -44,7 +44,7 @@ IMPORT_RULES = [
     # Commands stand at the end of every chain.
     ImportRule("*", (COMMAND,)),
     # Libraries and the only places that know them.
-    ImportRule("*", ("hydra",), unless=(COMMAND, "command.py", "config.py", "launcher.py")),
+    ImportRule("*", ("hydra",), unless=(COMMAND, "command.py", "config.py", "sweeps/launcher.py")),
     ImportRule("*", ("lightning", "pytorch_lightning"), unless=("training/*", "data/datamodule.py")),
     *(
         ImportRule(files, ("torch", "torchvision", "torchmetrics", "timm"))

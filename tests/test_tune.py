@@ -19,7 +19,7 @@ from medvision.data.datamodule import ImageDataModule
 from medvision.tune import tune
 
 optuna = pytest.importorskip("optuna")
-from medvision import search  # noqa: E402
+from medvision.search import trials as search  # noqa: E402
 
 Ending = namedtuple("Ending", "code out err")
 SMALL = (

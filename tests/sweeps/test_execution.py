@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from medvision.errors import Interrupted, RunError
-from medvision.execution import Started, run
-from medvision.jobs import Command, Job
+from medvision.sweeps.execution import Started, run
+from medvision.sweeps.jobs import Command, Job
 
 
 class Fake:

@@ -18,7 +18,7 @@ import medvision
 from medvision.evaluation.sheet import render
 from medvision.evaluation.verdict import Estimate
 from medvision.files import write_text
-from medvision.jobs import Job, varying
+from medvision.sweeps.jobs import Job, varying
 
 # What `monitor` is called in metrics.json.
 MONITORED: Mapping[str, str] = {

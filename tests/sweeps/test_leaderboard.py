@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from medvision import leaderboard
-from medvision.jobs import Job
+from medvision.sweeps import leaderboard
+from medvision.sweeps.jobs import Job
 
 
 @pytest.fixture

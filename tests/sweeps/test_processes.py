@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from medvision import processes
 from medvision.errors import ConfigError
-from medvision.jobs import Command
-from medvision.processes import Processes
+from medvision.sweeps import processes
+from medvision.sweeps.jobs import Command
+from medvision.sweeps.processes import Processes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 
@@ -94,7 +94,7 @@ def test_no_jobs_at_all():
 
 def after(*lines: str) -> str:
     """What `may_fork` says in a new process that did something first."""
-    script = "\n".join([*lines, "from medvision.processes import may_fork", "print(may_fork())"])
+    script = "\n".join([*lines, "from medvision.sweeps.processes import may_fork", "print(may_fork())"])
     return subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 

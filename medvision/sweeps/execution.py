@@ -13,7 +13,7 @@ from typing import Protocol
 from rich.console import Console
 
 from medvision.errors import Interrupted, RunError
-from medvision.jobs import FINDINGS, Board, Command, Job, save, summary
+from medvision.sweeps.jobs import FINDINGS, Board, Command, Job, save, summary
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _POLL_SECONDS = 0.05

@@ -4,8 +4,8 @@ import json
 import pytest
 from rich.console import Console
 
-from medvision import jobs
-from medvision.jobs import Board, Command, Job
+from medvision.sweeps import jobs
+from medvision.sweeps.jobs import Board, Command, Job
 
 
 def of(*statuses):

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medvision.errors import ConfigError
-from medvision.execution import SIGNALS, Started
-from medvision.jobs import Command
+from medvision.sweeps.execution import SIGNALS, Started
+from medvision.sweeps.jobs import Command
 
 _PR_SET_PDEATHSIG = 1
 # Threads of libraries that themselves see to it that a fork does them no harm.

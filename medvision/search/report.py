@@ -22,7 +22,7 @@ from medvision.evaluation.sheet import render
 from medvision.evaluation.svg import to_svg
 from medvision.files import write_text
 from medvision.provenance import without_passwords
-from medvision.search_space import Dimension, override, rounded
+from medvision.search.space import Dimension, override, rounded
 
 # Fewer finished trials than these say nothing of what mattered.
 _ENOUGH_TRIALS = 8

@@ -21,8 +21,8 @@ from rich.console import Console
 from medvision import targets
 from medvision.config import check_machinery, compose, opened, parsed, quoted, session
 from medvision.errors import ConfigError
-from medvision.execution import Way, run
-from medvision.jobs import Command, Job, exit_code, load, summary, varying
+from medvision.sweeps.execution import Way, run
+from medvision.sweeps.jobs import Command, Job, exit_code, load, summary, varying
 
 _PLUGIN = "hydra_plugins.medvision.Collector"
 
@@ -58,7 +58,7 @@ def multirun(config_name: str, overrides: Sequence[str], config_dir: str | None)
     console = Console(highlight=False)
     console.print(summary(jobs))
     if config_name == "train":
-        from medvision import leaderboard  # loads pandas, which the jobs need not wait for
+        from medvision.sweeps import leaderboard  # loads pandas, which the jobs need not wait for
 
         leaderboard.write(folder, jobs, console)
     return exit_code(jobs)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import medvision
-from medvision import launcher
-from medvision.cluster import SubmititSlurm
 from medvision.config import CONF_DIR
 from medvision.errors import ConfigError
-from medvision.launcher import multirun
+from medvision.sweeps import launcher
+from medvision.sweeps.cluster import SubmititSlurm
+from medvision.sweeps.launcher import multirun
 
 submitit = pytest.importorskip("submitit", reason="needs submitit, the extra `cluster`")
 
@@ -48,7 +48,7 @@ end("finished", 0)
 """
 
 PARENT = """
-from medvision import launcher
+from medvision.sweeps import launcher
 from medvision.command import run_command
 launcher.module = lambda name: "job"
 launcher.compose = lambda *overrides, **_: None

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import medvision
-from medvision import launcher, processes
 from medvision.command import run_command
 from medvision.errors import ConfigError
-from medvision.launcher import multirun
+from medvision.sweeps import launcher, processes
+from medvision.sweeps.launcher import multirun
 
 # Stands for `python -m medvision.train`: notes what it was given, and ends as its seed says.
 JOB = """
@@ -50,7 +50,7 @@ end("finished", 0)
 # The command with the job above, and without the checks, which load torch.
 PARENT = """
 import sys
-from medvision import launcher, processes
+from medvision.sweeps import launcher, processes
 from medvision.command import run_command
 launcher.module = lambda name: "job"
 launcher.compose = lambda *overrides, **_: None

@@ -12,9 +12,9 @@ from types import FrameType
 from typing import Any
 
 from medvision.errors import ConfigError
-from medvision.execution import Started
-from medvision.jobs import Command
-from medvision.processes import end_with_parent
+from medvision.sweeps.execution import Started
+from medvision.sweeps.jobs import Command
+from medvision.sweeps.processes import end_with_parent
 
 # How Slurm calls a job that was ended from outside, and that the same command goes on with.
 _INTERRUPTED = ("CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "DEADLINE", "REVOKED", "INTERRUPTED")

@@ -30,8 +30,8 @@ from medvision.models.network import Network
 from medvision.provenance import environment
 from medvision.randomness import key
 from medvision.rundir import RunDirectory
-from medvision.search_space import Dimension, override, rounded
-from medvision.search_storage import LOST, lost, open_study
+from medvision.search.space import Dimension, override, rounded
+from medvision.search.storage import LOST, lost, open_study
 from medvision.stages import read_data, train
 from medvision.training.signals import StopSignal
 

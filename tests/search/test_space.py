@@ -4,7 +4,7 @@ import pytest
 
 from medvision.config import parsed
 from medvision.errors import ConfigError
-from medvision.search_space import Dimension, corners, override, read
+from medvision.search.space import Dimension, corners, override, read
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
 
