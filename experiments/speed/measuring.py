@@ -117,10 +117,10 @@ def in_turns(tasks: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: 
     for turn in range(1 - warm_up, rounds + 1):
         for name in tasks if turn % 2 else reversed(tasks):
             before = dict(os.environ)
+            torch.set_flush_denormal(False)
             value = tasks[name]()
             os.environ.clear()
             os.environ.update(before)
-            torch.set_flush_denormal(False)
             if turn > 0:
                 found[name].append(value)
     return found

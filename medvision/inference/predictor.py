@@ -146,10 +146,11 @@ class Predictor:
     @torch.inference_mode()
     def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         batch = self._batch(images)
-        if isinstance(self.model, Network):
-            logits: torch.Tensor = self.model.head(embed_views(self.model, batch, self.tta))
+        if self.tta == "none":
+            logits: torch.Tensor = self.network(batch)
         else:
-            logits = self.network(batch)
+            network = cast(Network, self.network)
+            logits = network.head(embed_views(network, batch, self.tta))
         return np.asarray(logits.float().cpu().numpy())
 
     def _batch(self, images: NDArray[np.uint8]) -> torch.Tensor:

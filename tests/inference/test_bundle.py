@@ -51,7 +51,7 @@ def test_the_directory_tells_its_reader_everything(bundle, network):
     manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
 
     assert sorted(contents(bundle)) == ["bundle.json", "weights.safetensors"]
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert manifest["medvision"] == __version__
     assert manifest["architecture"]["_target_"] == "medvision.models.small_cnn.small_cnn"
     assert manifest["normalisation"] == {"mean": [100.0], "std": [50.0]}
@@ -174,9 +174,18 @@ def test_amending_does_not_bless_what_was_damaged_before(bundle):
 
     with pytest.raises(BundleError, match=r"weights\.safetensors was changed"):
         load_bundle(bundle)
-    rewrite(bundle, schema_version=2)
+    rewrite(bundle, schema_version=3)
     with pytest.raises(BundleError, match="Update medvision"):
         amend_bundle(bundle, temperature=1.0)
+
+
+def test_a_bundle_of_the_first_schema_has_one_view(bundle):
+    manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    del manifest["tta"], manifest["sha256"]
+    manifest["schema_version"] = 1
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (bundle / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert load_bundle(bundle).tta == "none"
 
 
 def test_amending_what_is_no_bundle_makes_nothing(tmp_path):
@@ -260,7 +269,7 @@ def test_a_manifest_that_is_none_is_refused(bundle, text):
 
 
 def test_a_newer_schema_is_refused_with_the_remedy(bundle):
-    rewrite(bundle, schema_version=2, medvision="9.1.0")
+    rewrite(bundle, schema_version=3, medvision="9.1.0")
 
     with pytest.raises(BundleError, match=r"written by medvision 9\.1\.0;.*\n?.*Update medvision"):
         load_bundle(bundle)
