@@ -103,11 +103,13 @@ class BatchLoader:
         # neither the epoch nor the state to resume from is final.
         epoch = self._epoch()
         first = self._first_batch(epoch)
-        mine, known, size = self._share(self._order(epoch))
+        mine, stand_ins, size = self._share(self._order(epoch))
         host = self._images.device if isinstance(self._images, Tensor) else torch.device("cpu")
+        labels = self._targets[mine]
+        labels[stand_ins] = -1
         indices = torch.from_numpy(mine).to(self._device)
         rows = torch.from_numpy(self._rows[mine]).to(host)
-        targets = torch.from_numpy(np.where(known, self._targets[mine], -1)).to(self._device)
+        targets = torch.from_numpy(labels).to(self._device)
         # Small batches are gathered several at a time and handed out as views: at 32 MNIST images the calls would take
         # longer than the copying.
         at_once = max(1, _GATHERED // (size * self._images[:1].nbytes))
@@ -139,17 +141,18 @@ class BatchLoader:
             return np.arange(len(self._rows))
         return generator(self._seed, epoch, "order").permutation(len(self._rows))
 
-    def _share(self, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
-        """This rank's part of an epoch: its positions, which of them count, and how many make a batch."""
+    def _share(self, order: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.intp], int]:
+        """This rank's part of an epoch: its positions, which of them only stand in, and how many make a batch."""
         whole, rest = np.split(order, [len(order) // self._batch_size * self._batch_size])
         parts = [whole.reshape(-1, self._batch_size)]
         if len(rest) and not self._drop_last:
             parts.append(rest[None])
         shares = [part[:, self._rank :: self._world_size] for part in parts]
-        # Where the share of a batch is empty, one row stands in that is to be ignored.
+        # Where the share of a batch is empty, one row stands in for it that is to be ignored.
         found = [share if share.shape[1] else part[:, :1] for part, share in zip(parts, shares, strict=True)]
-        known = [np.full(one.size, share.shape[1] > 0) for one, share in zip(found, shares, strict=True)]
-        return np.concatenate([one.ravel() for one in found]), np.concatenate(known), found[0].shape[1]
+        ignored = [np.full(one.size, not share.shape[1]) for one, share in zip(found, shares, strict=True)]
+        mine = found[0].ravel() if len(found) == 1 else np.concatenate([one.ravel() for one in found])
+        return mine, np.flatnonzero(np.concatenate(ignored)), found[0].shape[1]
 
     def _gather(self, rows: Tensor) -> Tensor:
         if isinstance(self._images, Tensor) and self._images.device == self._device:
