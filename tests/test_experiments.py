@@ -20,6 +20,7 @@ ONE_BATCH = (
 )
 REAL = {
     "mnist_cnn": "MNIST",
+    "mnist_fast": "MNIST",
     "mnist_svm": "MNIST",
     "mnist_tree": "MNIST",
     "brain_mri": "brain_mri",

@@ -14,6 +14,7 @@ from medvision.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+_COUNTED = 7  # steps that are timed; the second one may compile again
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
@@ -65,6 +66,3 @@ class CompileCost(Callback):
                 later,
                 sum(self._steps[:2]) - 2 * later,
             )
-
-
-_COUNTED = 7  # the second step compiles again if the first one's backward was new

@@ -1,7 +1,7 @@
 """Where the time of a training goes: data, augmentation, forward, backward, optimizer, validation, Lightning."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ _STAGES: Mapping[str, str] = {
 }
 _REST = "Lightning and callbacks"
 _VALIDATION = "validation"
-ORDER = ("data", "augmentation", "forward", "backward", "optimizer", _REST, _VALIDATION, "checkpoints")
+_OF_A_STEP = ("data", "augmentation", "forward", "backward", "optimizer", _REST)
+ORDER = (*_OF_A_STEP, _VALIDATION, "checkpoints")
 
 
 class StageProfiler(Profiler):
@@ -86,10 +87,7 @@ def table(seconds: Mapping[str, float], steps: int) -> list[dict[str, Any]]:
             "stage": stage,
             "seconds": round(spent, 3),
             "share": round(spent / total, 4) if total else 0.0,
-            "ms_per_step": round(1000 * spent / steps, 3) if steps and stage in _PER_STEP else "",
+            "ms_per_step": round(1000 * spent / steps, 3) if steps and stage in _OF_A_STEP else "",
         }
         for stage, spent in seconds.items()
     ]
-
-
-_PER_STEP: Sequence[str] = ORDER[:6]
