@@ -1,6 +1,7 @@
 import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -144,6 +145,7 @@ def test_a_long_name_keeps_its_ends():
 
 @pytest.mark.browser
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/usr/bin/chromium").exists(), reason="there is no /usr/bin/chromium")
 def test_the_page_fits_a_telephone(comparison, tmp_path):
     from playwright.sync_api import sync_playwright
 
