@@ -97,7 +97,10 @@ def _job(command: Command, quiet: bool, parent: int) -> None:
     try:
         runpy.run_module(command.module, run_name="__main__", alter_sys=True)
     finally:
-        atexit._run_exitfuncs()  # multiprocessing leaves without; loggers that upload end their work here
+        # As an interpreter ends: threads first, then atexit, which multiprocessing leaves out. Loggers that upload end
+        # their work there.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
 
 
 def _spawned(command: Command, quiet: bool) -> Started:
