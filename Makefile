@@ -8,13 +8,14 @@ UNFINISHED := $(VENV)/.installing
 # The article's Keras script has an environment of its own, with nothing in it but this.
 KERAS := .venv-keras
 TENSORFLOW := tensorflow-cpu==2.21.0
-BENCHMARKS := $(filter-out %/measuring.py %/epochs.py %/summary.py %/keras_article.py,$(wildcard experiments/speed/*.py))
+BENCHMARKS := $(filter-out %/measuring.py %/epochs.py %/summary.py %/keras_article.py %/recipes.py,$(wildcard experiments/speed/*.py))
+RECIPES := mnist_fast cifar_fast cifar_fast_wide
 # The first of these that is Python 3.11 or newer creates the environment; `make PYTHON=/path/to/python` names another.
 PYTHON = python3 python3.13 python3.12 python3.11
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install train test check format bench bench-keras constraints clean
+.PHONY: help install train test check format bench bench-keras bench-recipes constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +46,10 @@ bench: $(STAMP) ## run the benchmarks in experiments/speed, on a machine that do
 
 bench-keras: $(STAMP) $(KERAS)/.installed ## time to 99.0 % on MNIST over the article's Keras script (1.6 GB more)
 	$(BIN)/python -W ignore experiments/speed/keras_mnist.py
+	$(BIN)/python experiments/speed/summary.py
+
+bench-recipes: $(STAMP) ## accuracy and time of the fast recipes over several seeds (an hour and a half)
+	@for recipe in $(RECIPES); do echo "$$recipe"; $(BIN)/python -W ignore experiments/speed/recipes.py $$recipe || exit 1; done
 	$(BIN)/python experiments/speed/summary.py
 
 constraints: $(STAMP) ## look up the newest versions that fit together and write constraints.txt

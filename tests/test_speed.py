@@ -20,9 +20,11 @@ NEEDS = {
     "decode_warm": "brain_mri",
     "fit_overhead": "MNIST",
     "keras_mnist": "MNIST",
+    "recipes": "MNIST",
     "tutorials": "MNIST",
 }
 NO_BENCHMARK = {"measuring", "epochs", "summary", "keras_article"}
+LONG = {"recipes"}  # make bench leaves it to make bench-recipes
 SCRIPTS = sorted({file.stem for file in SPEED.glob("*.py")} - NO_BENCHMARK)
 RESULTS = sorted((SPEED / "results").glob("*.json"))
 SIDE = {"name", "median", "low", "high"}
@@ -35,7 +37,7 @@ def scripts(monkeypatch):
     names = ("measuring", "summary")
     yield tuple(importlib.import_module(name) for name in names)
     logging.disable(logging.NOTSET)
-    for name in names:
+    for name in (*names, "recipes"):
         sys.modules.pop(name, None)
 
 
@@ -61,10 +63,12 @@ def check(result: dict, name: str) -> None:
         assert row["ratio"]["high"] <= row[over]["high"] / row[under]["low"] * 1.001
 
 
-def test_the_make_file_runs_every_benchmark():
+def test_the_make_file_runs_every_benchmark(scripts):
     makefile = (REPOSITORY / "Makefile").read_text()
     (left_out,) = re.findall(r"^BENCHMARKS := \$\(filter-out (.*?),", makefile, re.MULTILINE)
-    assert set(re.findall(r"%/(\w+)\.py", left_out)) == NO_BENCHMARK
+    assert set(re.findall(r"%/(\w+)\.py", left_out)) == NO_BENCHMARK | LONG
+    (recipes,) = re.findall(r"^RECIPES := (.*)$", makefile, re.MULTILINE)
+    assert recipes.split() == list(importlib.import_module("recipes").RECIPES)
     named = re.findall(r"`(\w+)\.py`", (SPEED / "README.md").read_text().split("## Measured earlier")[0])
     assert set(SCRIPTS) <= set(named)
 
@@ -72,9 +76,10 @@ def test_the_make_file_runs_every_benchmark():
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
 def test_what_was_measured_has_the_common_shape(file):
     result = json.loads(file.read_text())
-    check(result, file.stem)
+    script = file.stem.partition("-")[0]
+    check(result, script)
     assert not result["tiny"]
-    assert file.stem in SCRIPTS
+    assert script in SCRIPTS
 
 
 def test_the_tables_are_made_of_what_was_measured(scripts, tmp_path):
@@ -139,6 +144,7 @@ def test_sides_take_turns_and_leave_no_trace(scripts, monkeypatch):
         (0.0341, "s", "34.1 ms"),
         (2.5e-5, "s", "25.0 µs"),
         (12345.6, "images/s", "12,346 images/s"),
+        (99.546, "%", "99.55 %"),
     ],
 )
 def test_figures_read_well(scripts, value, unit, text):
@@ -210,7 +216,8 @@ def test_each_script_runs_in_its_tiny_mode(name, tmp_path):
     environment = os.environ | {"MEDVISION_DATA": str(DATA), "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / f"{name}.json").read_text())
+    (file,) = tmp_path.glob(f"{name}*.json")
+    found = json.loads(file.read_text())
     check(found, name)
     assert found["tiny"]
 

@@ -16,7 +16,19 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).parents[1]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 CONSTRAINTS = (REPOSITORY / "constraints.txt").read_text().splitlines()
-TARGETS = ["help", "install", "train", "test", "check", "format", "bench", "bench-keras", "constraints", "clean"]
+TARGETS = [
+    "help",
+    "install",
+    "train",
+    "test",
+    "check",
+    "format",
+    "bench",
+    "bench-keras",
+    "bench-recipes",
+    "constraints",
+    "clean",
+]
 
 FAKE_PYTHON = """#!/bin/sh
 # Stands for an interpreter: notes what it is asked, and does the one thing that make builds on.

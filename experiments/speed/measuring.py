@@ -210,7 +210,9 @@ def machine(load: float, peers: Mapping[str, str]) -> dict[str, Any]:
 
 
 def figure(value: float, unit: str) -> str:
-    """A figure with its unit, in three digits or so: "1.71 s", "34 ms", "12,300 images/s"."""
+    """A figure with its unit, in three digits or so: "1.71 s", "34 ms", "12,300 images/s"; of "%" two decimals."""
+    if unit == "%":
+        return f"{value:.2f} %"
     if unit == "s" and value < 0.9995:
         value, unit = (value * 1e3, "ms") if value >= 1e-3 else (value * 1e6, "µs")
     return f"{digits(value)} {unit}"

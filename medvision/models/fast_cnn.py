@@ -11,8 +11,6 @@ from medvision.errors import ModelError
 from medvision.models.network import Network
 from medvision.models.whitening import Whitening
 
-_BATCH_NORM_MOMENTUM = 0.4  # share of the newest batch: a short training has no time for a long memory
-
 
 class Group(nn.Module):
     """Convolution, pooling, convolution, each normalised and activated; pooling comes before what it makes cheaper."""
@@ -80,6 +78,6 @@ def _convolution(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 def _normalisation(channels: int) -> nn.BatchNorm2d:
-    layer = nn.BatchNorm2d(channels, momentum=_BATCH_NORM_MOMENTUM)
+    layer = nn.BatchNorm2d(channels)
     layer.weight.requires_grad_(False)
     return layer

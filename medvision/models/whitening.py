@@ -10,8 +10,9 @@ _EPS = 5e-4  # added to the eigenvalues: directions that hardly vary are noise, 
 class Whitening(nn.Module):
     """Convolution with the eigenvectors of the images' patches, each scaled to unit variance, and their negatives.
 
-    The filters are fixed by `fit`, before which they are random; only the bias learns. Both signs are there so that an
-    activation after it loses nothing.
+    The filters are fixed by `fit`, before which they are random. Both signs are there so that an activation after it
+    loses nothing. There is no bias to learn, as the source has in its first epochs: it alone would need the gradient of
+    the largest activations of the network, a fifth of a step on a CPU.
 
     Args:
         in_channels: number of channels C.
@@ -26,7 +27,6 @@ class Whitening(nn.Module):
         filters = torch.empty(self.out_channels, in_channels, kernel, kernel)
         nn.init.orthogonal_(filters)
         self.weight = nn.Parameter(filters, requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(self.out_channels))
 
     @torch.no_grad()
     def fit(self, images: torch.Tensor) -> None:
@@ -51,4 +51,4 @@ class Whitening(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) to (B, 2 C k^2, H - k + 1, W - k + 1)."""
-        return functional.conv2d(images, self.weight, self.bias)
+        return functional.conv2d(images, self.weight)

@@ -25,6 +25,7 @@ EVERYTHING = {
 }
 PIXELS_ONLY = {"horizontal_flip": True, "vertical_flip": True, "crop_padding": 3, "cutout": 4}
 NUMPY_PADDING = {"reflect": "reflect", "nearest": "edge", "zero": "constant"}
+LARGE = [(64, 64), (61, 83)]  # a CPU resamples these with OpenCV
 SCIPY_PADDING = {"reflect": "mirror", "nearest": "nearest", "zero": "grid-constant"}
 
 
@@ -84,7 +85,7 @@ def test_crop_is_a_slice_of_the_padded_flipped_image(fill):
 
 
 @pytest.mark.parametrize("fill", SCIPY_PADDING)
-@pytest.mark.parametrize(("height", "width"), [(24, 24), (20, 31)])
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (20, 31), *LARGE])
 def test_affine_parts_are_one_bilinear_resampling(fill, height, width):
     images = smooth(2, 3, height, width)
     augmentation = Augmentation(
@@ -119,11 +120,13 @@ def test_zoom_below_one_enlarges():
     assert (enlarged == 255).sum() > 3 * (images == 255).sum()
 
 
-def test_whole_pixels_agree_on_both_paths():
+@pytest.mark.parametrize("fill", NUMPY_PADDING)
+@pytest.mark.parametrize(("height", "width"), [(12, 15), *LARGE])
+def test_whole_pixels_agree_on_both_paths(height, width, fill):
     # A rotation of zero sends the same flips and shifts through the resampling.
-    images = noise(8, 3, 12, 15)
-    exact = Augmentation(**{**PIXELS_ONLY, "cutout": 0})
-    resampled = Augmentation(**{**PIXELS_ONLY, "cutout": 0}, rotation=1.0)
+    images = noise(8, 3, height, width)
+    exact = Augmentation(**{**PIXELS_ONLY, "cutout": 0}, fill=fill)
+    resampled = Augmentation(**{**PIXELS_ONLY, "cutout": 0}, rotation=1.0, fill=fill)
     params = exact.draw(0, 0, 8)
     assert torch.equal(exact(images, params), resampled(images, torch.cat([torch.zeros(8, 1), params], dim=1)))
 
@@ -151,10 +154,11 @@ def test_cutout_covers_a_square_with_the_mean_colour():
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("size", [(19, 23), *LARGE])
 @pytest.mark.parametrize("options", [PIXELS_ONLY, EVERYTHING], ids=["pixels", "everything"])
-def test_a_sample_looks_the_same_in_any_batch(options):
+def test_a_sample_looks_the_same_in_any_batch(options, size):
     augmentation = Augmentation(**options)
-    images, params = noise(8, 3, 19, 23), augmentation.draw(3, 5, 8)
+    images, params = noise(8, 3, *size), augmentation.draw(3, 5, 8)
     one_by_one = torch.cat([augmentation(images[i : i + 1], params[i : i + 1]) for i in range(8)])
     assert torch.equal(augmentation(images, params), one_by_one)
 
