@@ -22,6 +22,7 @@ from medvision.inference.bundle import amend_bundle, load_bundle
 from medvision.inference.gate import gate_statistics
 from medvision.inference.predictor import Predictor
 from medvision.inference.robustness import robustness
+from medvision.inference.views import VIEWS
 from medvision.models.classical import Classical
 from medvision.models.network import Network
 from medvision.randomness import generator
@@ -146,7 +147,8 @@ def measure(
         sets = evaluate_sets(predictions, predictor.conformal["quantile"], level, n_resamples)
         found |= _under("conformal", sets)
     if settings.robustness:
-        found |= _under("robustness", robustness(predictor, images, predictions, level, n_resamples))
+        views = VIEWS[predictor.tta]
+        found |= _under("robustness", robustness(predictor, images, predictions, level, n_resamples, views=views))
     found = _under(part, found)
     if never_seen is not None and never_seen.any() and not never_seen.all():
         unseen = evaluate(predictions.take(np.flatnonzero(never_seen)), level, n_resamples)

@@ -14,8 +14,7 @@ Matrices = list[list[torch.Tensor]]  # two rows of three factors (B,): where out
 
 _PADDING_MODES = {"reflect": "reflection", "nearest": "border", "zero": "zeros"}
 _BORDERS = {"reflect": cv2.BORDER_REFLECT_101, "nearest": cv2.BORDER_REPLICATE, "zero": cv2.BORDER_CONSTANT}
-# From here on OpenCV, image by image in uint8, is faster on a CPU than the whole batch in float.
-_PIXELS_FOR_OPENCV = 64 * 64
+_PIXELS_FOR_OPENCV = 96 * 96
 
 
 def rearrange(images: torch.Tensor, drawn: Drawn, fill: Fill) -> torch.Tensor:
@@ -57,9 +56,12 @@ def resample(images: torch.Tensor, drawn: Drawn, fill: Fill) -> torch.Tensor:
     matrix_x = (cos * zoom_x, (-cos * shear.sin() - sin * shear.cos()) * zoom_y, part_x * width + shift_x)
     matrix_y = (sin * zoom_x, (-sin * shear.sin() + cos * shear.cos()) * zoom_y, part_y * height + shift_y)
     matrices = [[sign * factor for factor in row] for sign, row in ((sign_x, matrix_x), (sign_y, matrix_y))]
-    if images.device.type == "cpu" and height * width >= _PIXELS_FOR_OPENCV:
-        return _warped(images, matrices, fill)
-    return _sampled(images, matrices, fill)
+    return (_warped if _are_for_opencv(images) else _sampled)(images, matrices, fill)
+
+
+def _are_for_opencv(images: torch.Tensor) -> bool:
+    """On a CPU large images are faster one by one in uint8, about twice at 224 x 224, than all at once in float."""
+    return images.device.type == "cpu" and images.shape[2] * images.shape[3] >= _PIXELS_FOR_OPENCV
 
 
 def _sampled(images: torch.Tensor, matrices: Matrices, fill: Fill) -> torch.Tensor:
@@ -91,26 +93,42 @@ def _warped(images: torch.Tensor, matrices: Matrices, fill: Fill) -> torch.Tenso
     matrix = torch.stack([torch.stack(row, dim=-1) for row in matrices], dim=1).double().numpy()  # (B, 2, 3)
     centre = (np.array([width, height]) - 1) / 2
     matrix[:, :, 2] += centre - matrix[:, :, :2] @ centre  # pixels from the first one, as OpenCV counts them
-    source, moved = images.numpy(), np.empty(images.shape, np.uint8)
+    moved = np.empty((len(images), height, width, images.shape[1]), np.uint8)  # all channels of a pixel at once
     flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, _BORDERS[fill]
-    for image, one, result in zip(source, matrix, moved, strict=True):
-        for plane, target in zip(image, result, strict=True):
-            cv2.warpAffine(plane, one, (width, height), dst=target, flags=flags, borderMode=border)
-    return torch.from_numpy(moved)
+    for image, one, result in zip(images.numpy(), matrix, moved, strict=True):
+        cv2.warpAffine(cv2.merge(list(image)), one, (width, height), dst=result, flags=flags, borderMode=border)
+    return torch.from_numpy(moved).permute(0, 3, 1, 2)
 
 
 def recolour(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     """Contrast, then brightness, each rounded and clipped to what uint8 holds."""
-    values = images.float()
-    if "contrast" in drawn:
-        sums = _sums(images)
-        if images.shape[1] == 3:
-            sums = 0.2989 * sums[:, :1] + 0.587 * sums[:, 1:2] + 0.114 * sums[:, 2:]
-        grey = sums / (images.shape[2] * images.shape[3])
+    grey = _mean_grey(images) if "contrast" in drawn else None
+    if not _are_for_opencv(images):
+        return _recoloured(images.float(), grey, drawn)
+    # All pixels of one value change alike: 256 values an image are computed, the rest is looked up.
+    levels = torch.arange(256.0).expand(len(images), 1, 1, 256)
+    tables = _recoloured(levels, grey, drawn).view(-1, 256).numpy()
+    changed = np.empty(images.shape, np.uint8)
+    source = images.numpy().reshape(len(images), -1)
+    for values, table, result in zip(source, tables, changed.reshape(source.shape), strict=True):
+        cv2.LUT(values, table, dst=result)
+    return torch.from_numpy(changed)
+
+
+def _recoloured(values: torch.Tensor, grey: torch.Tensor | None, drawn: Drawn) -> torch.Tensor:
+    """(B, ...) float values of B images changed, in uint8; `grey` is the mean of each, (B, 1, 1, 1)."""
+    if grey is not None:
         values = ((values - grey) * drawn["contrast"].view(-1, 1, 1, 1) + grey).clamp_(0, 255)
     if "brightness" in drawn:
         values = (values * drawn["brightness"].view(-1, 1, 1, 1)).clamp_(0, 255)
     return values.round_().to(torch.uint8)
+
+
+def _mean_grey(images: torch.Tensor) -> torch.Tensor:
+    sums = _sums(images)
+    if images.shape[1] == 3:
+        sums = 0.2989 * sums[:, :1] + 0.587 * sums[:, 1:2] + 0.114 * sums[:, 2:]
+    return sums / (images.shape[2] * images.shape[3])
 
 
 def cut_out(images: torch.Tensor, centre: torch.Tensor, side: int) -> torch.Tensor:

@@ -25,6 +25,7 @@ def robustness(
     confidence_level: float = 0.95,
     n_resamples: int = 1000,
     max_images: int | None = None,
+    views: int = 1,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Estimate]:
@@ -36,8 +37,9 @@ def robustness(
         predictions: of the same N images as they are; targets and groups are taken from it.
         confidence_level: in (0, 1).
         n_resamples: bootstrap resamples where there are groups; Wilson's interval where every image stands alone.
-        max_images: more than these are sampled, see `sample`; by default 1,000, or fewer that hold 5 million pixels in
-            all (100 of 224 x 224), because each is predicted 25 times.
+        max_images: more than these are sampled, see `sample`; by default 1,000, or fewer whose views hold 5 million
+            pixels in all, but 100 at least (which 224 x 224 are), because each is predicted 25 times.
+        views: how many of an image the predictor averages.
         seed: of the sample, the noise and the resamples.
         progress: called with the number of images predicted so far and the number in all.
 
@@ -45,7 +47,7 @@ def robustness(
         `<kind>/<strength>/accuracy`, each with the n it rests on.
     """
     height, width = images.shape[2:]
-    rows = sample(predictions.targets, max_images or min(1000, max(100, 5_000_000 // (height * width))), seed)
+    rows = sample(predictions.targets, max_images or min(1000, max(100, 5_000_000 // (height * width * views))), seed)
     settings = [(kind, strength) for kind, amounts in STRENGTHS.items() for strength in range(1, len(amounts) + 1)]
     right = np.empty((len(settings), len(rows)), bool)
     step = max(1, min(_LARGEST_CHUNK, _PIXELS_PER_CHUNK // (height * width)))

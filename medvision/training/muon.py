@@ -88,11 +88,13 @@ class Muon(Optimizer):
         # Filters of equal shape are orthogonalised together: on a GPU a batch of matrices takes the time of one.
         for shape in dict.fromkeys(p.shape for p in weights):
             alike = [number for number, p in enumerate(weights) if p.shape == shape]
-            updates = orthogonalised(torch.stack([ahead[number].flatten(1) for number in alike]), group["steps"])
+            # Channels last, as the filters lie in memory; the order of columns does not matter.
+            steps = torch.stack([ahead[number].movedim(1, -1) for number in alike])
+            updates = orthogonalised(steps.flatten(2), group["steps"]).view_as(steps).movedim(-1, 2)
             for number, update in zip(alike, updates, strict=True):
                 weight = weights[number]
                 weight.mul_(len(weight) ** 0.5 / weight.norm())
-                weight.add_(update.view(shape), alpha=-group["lr"])
+                weight.add_(update, alpha=-group["lr"])
 
     def _adam_step(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         group["step"] += 1
@@ -124,18 +126,25 @@ def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
         steps: Newton-Schulz iterations; with few of them small singular values stay below that range.
 
     Returns:
-        (B, M, N) in the type of `matrices`; computed in bfloat16 on CUDA devices, in float32 elsewhere.
+        (B, M, N) in the type of `matrices`; computed in bfloat16 where that is faster, in float32 elsewhere.
     """
     a, b, c = _QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    x = matrices.bfloat16() if _bfloat16_is_faster(matrices) else matrices.float()
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + _EPS)
     for _ in range(steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     result: Tensor = (x.mT if tall else x).to(matrices.dtype)
     return result
+
+
+def _bfloat16_is_faster(matrices: Tensor) -> bool:
+    """On a CPU with AVX512-BF16 it took 0.5 times as long at 256 x 2304, 0.8 at 128 x 1152, and 2.5 at 32 x 288."""
+    if matrices.is_cuda:
+        return True
+    return min(matrices.shape[1:]) >= 128 and torch.cpu._is_avx512_bf16_supported()
 
 
 def _grad(parameter: Tensor) -> Tensor:

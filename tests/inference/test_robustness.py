@@ -126,14 +126,22 @@ def test_many_images_are_sampled_and_taken_in_pieces(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((28, 28), 1000), ((100, 100), 500), ((224, 224), 100), ((512, 512), 100)]
+    ("size", "views", "expected"),
+    [
+        ((28, 28), 1, 1000),
+        ((28, 28), 6, 1000),
+        ((100, 100), 1, 500),
+        ((100, 100), 2, 250),
+        ((224, 224), 1, 100),
+        ((512, 512), 6, 100),
+    ],
 )
-def test_fewer_large_images_are_taken(size, expected, monkeypatch):
+def test_fewer_large_images_are_taken(size, views, expected, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "sample", lambda targets, most, seed: asked.append(most) or np.arange(1))
     _, predictions = make(10)
 
-    robustness(Brightness(), np.zeros((10, 1, *size), np.uint8), predictions)
+    robustness(Brightness(), np.zeros((10, 1, *size), np.uint8), predictions, views=views)
 
     assert asked == [expected]
 
