@@ -27,6 +27,19 @@ def test_convolutions_begin_as_the_identity_on_their_first_filters():
     torch.testing.assert_close(group.conv1(x)[:, :30], x)
 
 
+def test_in_evaluation_normalisation_is_done_by_the_convolutions():
+    torch.manual_seed(0)
+    group = fast_cnn(5, 3, (32, 32), widths=[30, 40, 40]).backbone[3]
+    x = torch.randn(8, 30, 8, 8)
+    for _ in range(20):
+        group(3 * x + 1)
+    torch.nn.init.normal_(group.norm1.bias)
+    group.eval()
+    half = torch.nn.functional.gelu(group.norm1(group.pool(group.conv1(x))))
+    expected = torch.nn.functional.gelu(group.norm2(group.conv2(half)))
+    torch.testing.assert_close(group(x), expected)
+
+
 def test_the_maps_are_taken_where_there_are_pixels():
     network = fast_cnn(5, 3, (32, 32))
     shapes = []
