@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,15 @@ def ended(started) -> int:
     return code
 
 
+@pytest.fixture
+def interruptible():
+    """Shells have what they start in the background ignore SIGINT, and new interpreters go on ignoring it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_fork_sees_what_a_new_interpreter_sees(command, monkeypatch):
     seen = {}
     for forked in (True, False):
