@@ -18,7 +18,7 @@ PYTHON = python3 python3.13 python3.12 python3.11
 .PHONY: help install train test check format bench bench-keras bench-recipes constraints clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 install: $(STAMP) ## create .venv and install the package and its tools (several GB, mostly torch)
 

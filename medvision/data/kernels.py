@@ -9,7 +9,6 @@ from torch.nn.functional import grid_sample
 
 Fill = Literal["reflect", "nearest", "zero"]
 Drawn = dict[str, torch.Tensor]  # (width, B) values of each transform that is on
-
 Matrices = list[list[torch.Tensor]]  # two rows of three factors (B,): where output pixels come from
 
 _PADDING_MODES = {"reflect": "reflection", "nearest": "border", "zero": "zeros"}

@@ -37,8 +37,8 @@ def robustness(
         predictions: of the same N images as they are; targets and groups are taken from it.
         confidence_level: in (0, 1).
         n_resamples: bootstrap resamples where there are groups; Wilson's interval where every image stands alone.
-        max_images: more than these are sampled, see `sample`; by default 1,000, or fewer whose views hold 5 million
-            pixels in all, but 100 at least (which 224 x 224 are), because each is predicted 25 times.
+        max_images: more than these are sampled, see `sample`; by default 1,000, or as many as hold 5 million pixels
+            in all their views, but at least 100 (as of 224 x 224), because each is predicted 25 times.
         views: how many of an image the predictor averages.
         seed: of the sample, the noise and the resamples.
         progress: called with the number of images predicted so far and the number in all.
