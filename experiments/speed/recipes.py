@@ -57,7 +57,13 @@ class Recipe:
     data: str
 
 
-WIDE = ("model.widths=[64,256,256]", "trainer.max_epochs=10", "evaluation.robustness=false")
+WIDE = (
+    "model.widths=[64,128,256]",
+    "data.batch_size=500",
+    "optimizer.lr=0.12",
+    "trainer.max_epochs=14",
+    "evaluation.robustness=false",
+)
 RECIPES = {
     "mnist_fast": Recipe(("experiment=mnist_fast",), 99.5, 60, 5, "MNIST"),
     "cifar_fast": Recipe(("experiment=cifar_fast",), 88, 360, 5, "cifar10_jpeg"),
@@ -77,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scores, seconds = [score for score, _ in runs], [duration for _, duration in runs]
     words = " ".join(recipe.overrides)
     means = {"medvision": [statistics.mean(scores)], "wanted": [recipe.accuracy]}
-    claim = f"test accuracy, {words}: mean of {seeds} seeds ({min(scores):.2f} to {max(scores):.2f} %)"
+    of = f"mean of {seeds} seeds ({min(scores):.2f} to {max(scores):.2f} %)" if seeds > 1 else "seed 0"
+    claim = f"test accuracy, {words}: {of}"
     rows = [
         share(claim, means, "medvision", "wanted", at_least=1, unit="%"),
         allowed(f"from the command to the report, {words}", seconds, recipe.seconds),

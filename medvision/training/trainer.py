@@ -61,8 +61,6 @@ def build_trainer(
         raise ConfigError(f"trainer.max_epochs must be at least 1, found {max_epochs}.")
     if gradient_clip_val is not None and gradient_clip_val <= 0:
         raise ConfigError(f"trainer.gradient_clip_val must be positive or null, found {gradient_clip_val}.")
-    # Denormal numbers, which small weights decay into, slow a CPU's arithmetic by orders of magnitude.
-    torch.set_flush_denormal(True)
     if not torch.cuda.is_available():
         # Torch's optimizers look for a GPU at every step, and where there is none they load the driver library anew
         # each time: 0.4 ms of a 5 ms step. An empty list of visible devices is an answer at once.

@@ -2,6 +2,8 @@ import logging
 
 import numpy as np
 import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_digits
@@ -13,12 +15,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
+from medvision.data import sources
+from medvision.data.datamodule import ImageDataModule
 from medvision.data.table import SplitArrays
 from medvision.errors import ConfigError, ModelError
 from medvision.models import classical
 from medvision.models.features import HOG, Embedding, Pixels
+from medvision.models.small_cnn import small_cnn
 from medvision.randomness import key
-from medvision.training.fit import fit, fit_classical
+from medvision.training.classifier import Classifier
+from medvision.training.fit import fit, fit_classical, fit_network
+from medvision.training.trainer import build_trainer
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +158,34 @@ def test_a_bundle_to_begin_with_needs_features_that_use_it(features):
     tree = classical.decision_tree(10, 1, (8, 8), features=features)
     with pytest.raises(ConfigError, match="model/features=embedding"):
         fit(tree, by_gradient=pytest.fail, images=pytest.fail, embedding=Embedding, seed=0, console=Console())
+
+
+class Denormals(Callback):
+    """Notes whether they count within a step."""
+
+    def __init__(self):
+        self.counted = []
+
+    def on_train_batch_end(self, *_):
+        self.counted.append(denormals_count())
+
+
+def denormals_count():
+    return torch.tensor([1e-40]).mul(1).item() > 0
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_denormal_numbers_are_zero_in_training_and_what_they_were_after_it(tmp_path, flushed):
+    data = ImageDataModule(sources.digits, image_size=16, batch_size=500)
+    data.setup()
+    noting = Denormals()
+    trainer = build_trainer(accelerator="cpu", max_epochs=1, callbacks=[noting], directory=tmp_path)
+    torch.set_flush_denormal(flushed)
+    try:
+        network = small_cnn(data.num_classes, data.in_channels, data.image_size)
+        fit_network(Classifier(network, torch.optim.SGD), data, trainer)
+        assert denormals_count() is not flushed
+    finally:
+        torch.set_flush_denormal(False)
+    assert noting.counted
+    assert not any(noting.counted)
