@@ -81,16 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = given.rounds or recipe.seeds
     runs = [run(recipe, seed, TINY if given.tiny else ()) for seed in range(seeds)]
     scores, seconds = [score for score, _ in runs], [duration for _, duration in runs]
-    words = " ".join(recipe.overrides)
     means = {"medvision": [statistics.mean(scores)], "wanted": [recipe.accuracy]}
     of = f"mean of {seeds} seeds ({min(scores):.2f} to {max(scores):.2f} %)" if seeds > 1 else "seed 0"
-    claim = f"test accuracy, {words}: {of}"
+    claim = f"test accuracy, {given.recipe}: {of}"
     rows = [
         share(claim, means, "medvision", "wanted", at_least=1, unit="%"),
-        allowed(f"from the command to the report, {words}", seconds, recipe.seconds),
+        allowed(f"from the command to the report, {given.recipe}", seconds, recipe.seconds),
     ]
     if given.recipe == "cifar_fast_wide" or given.tiny:
-        rows.append(over_resnet(words, seconds, tiny=given.tiny))
+        rows.append(over_resnet(given.recipe, seconds, tiny=given.tiny))
     given.script = f"{given.script}-{given.recipe}"
     publish(rows, given)
 
@@ -112,7 +111,7 @@ def run(recipe: Recipe, seed: int, changes: Sequence[str]) -> tuple[float, float
     return 100 * score, seconds
 
 
-def over_resnet(words: str, seconds: Sequence[float], *, tiny: bool) -> Row:
+def over_resnet(name: str, seconds: Sequence[float], *, tiny: bool) -> Row:
     """The recipe's seconds over those of ResNet-18, extrapolated anew for each of them."""
     batch, widths = (4, (8, 16, 16, 16)) if tiny else (RESNET_BATCH, (64, 128, 256, 512))
     data = in_memory(noise(20 * batch, (3, 32, 32)), batch)
@@ -123,9 +122,9 @@ def over_resnet(words: str, seconds: Sequence[float], *, tiny: bool) -> Row:
     torch.set_flush_denormal(True)  # as a run does
     by_hand(epoch)  # warms up
     theirs = [by_hand(epoch) / RESNET_STEPS * steps for _ in seconds]
-    name = f"ResNet-18, {RESNET_EPOCHS} epochs (extrapolated)"
-    claim = f"{words}, over a ResNet-18 recipe to the same accuracy, {epoch.precision}"
-    return speedup(claim, {"medvision": list(seconds), name: theirs}, "medvision", name, at_least=10)
+    peer = f"ResNet-18, {RESNET_EPOCHS} epochs (extrapolated)"
+    claim = f"{name}, over a ResNet-18 recipe to the same accuracy, {epoch.precision}"
+    return speedup(claim, {"medvision": list(seconds), peer: theirs}, "medvision", peer, at_least=10)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def picture(results: Sequence[Mapping[str, Any]]) -> Figure:
     }
     panels = {title: some for title, some in panels.items() if some}
     heights = [len(some) + 1.8 for some in panels.values()]
-    drawing = Figure(figsize=(11, 0.32 * sum(heights)), dpi=130, layout="constrained")
+    drawing = Figure(figsize=(11, 0.32 * sum(heights)), dpi=100, layout="constrained")
     for ax, (title, some) in zip(
         drawing.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0], panels.items(), strict=True
     ):

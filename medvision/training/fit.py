@@ -94,6 +94,7 @@ def fit_network(
 def _denormals_flushed() -> Iterator[None]:
     """Take for zero what weights and moments decay into, which slows some CPUs' arithmetic by orders of magnitude."""
     before = sys.float_info.min / 2 == 0  # torch does not tell
+    # For this thread and those that begin within; torch's other threads keep what they began with.
     torch.set_flush_denormal(True)
     try:
         yield

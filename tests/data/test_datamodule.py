@@ -436,7 +436,7 @@ def test_a_part_of_brain_mri(tmp_path):
 
 def test_frame_of_pandas_text_columns_is_accepted(small_table):
     frame = small_table.frame.assign(split=pd.Series(["train", "val", "test", "train"] * 15, dtype="string"))
-    source = lambda: ImageTable(frame, small_table.class_names, small_table.images)  # noqa: E731
-    data = ImageDataModule(source, calibration_fraction=0)
+    table = ImageTable(frame, small_table.class_names, small_table.images)
+    data = ImageDataModule(lambda: table, calibration_fraction=0)
     data.setup()
     assert data.splits_frame()["split"].tolist() == ["train", "val", "test", "train"] * 15
