@@ -4,19 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medvision.config import compose
+    from medvision.config.compose import compose
     from medvision.inference.explain import explain
     from medvision.inference.load import load
-    from medvision.run import fit
+    from medvision.pipeline.fit import fit
 
 __version__ = "0.1.0"
 __all__ = ["compose", "explain", "fit", "load"]
 
 # Hydra and torch load with the first name that needs them, not with `import medvision`.
 _HOMES = {
-    "compose": ("medvision.config", "compose"),
+    "compose": ("medvision.config.compose", "compose"),
     "explain": ("medvision.inference.explain", "explain"),
-    "fit": ("medvision.run", "fit"),
+    "fit": ("medvision.pipeline.fit", "fit"),
     "load": ("medvision.inference.load", "load"),
 }
 

@@ -1,4 +1,4 @@
-"""The command `python -m medvision.audit data=...`: what is wrong with a data set, as a page and as an exit code."""
+"""The command `medvision audit data=...`: what is wrong with a data set, as a page and as an exit code."""
 
 import json
 from datetime import datetime
@@ -11,47 +11,46 @@ from rich.table import Table
 from rich.text import Text
 
 import medvision
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 from medvision.files import write_text
-from medvision.rundir import fresh, writable
+from medvision.runs.directory import output_directory
 from medvision.sweeps.jobs import FINDINGS
 
 if TYPE_CHECKING:
-    from medvision.data.audit import Audit
+    from medvision.audits.data_audit import Audit
 
 
 def main() -> None:
-    """Audit what the command line says."""
+    """Audit with the configuration of the command line."""
     run_command("audit", audit)
 
 
 def audit(cfg: DictConfig) -> int:
-    """Audit the data of a config and write the page; 0 if it is clean, else `FINDINGS`."""
+    """Audit the data of a configuration and write the page; 0 if nothing was found, else `FINDINGS`."""
     # These load torch, which --help and mistyped overrides need not wait for.
-    from medvision.console import logging_to
-    from medvision.data.audit import audit as look_over
-    from medvision.data.audit_page import render
-    from medvision.label_audit import data_config, open_judge, suspects
-    from medvision.stages import read_data
-    from medvision.training.signals import StopSignal
+    from medvision.audits.data_audit import audit as audit_data
+    from medvision.audits.page import render
+    from medvision.cli.console import logging_to, show_disclaimer
+    from medvision.cli.stop_signal import StopSignal
+    from medvision.pipeline.label_audit import data_config, find_suspects, open_reference
+    from medvision.pipeline.prepare import read_data
 
     console, stop = Console(highlight=False), StopSignal()
     files = {}
     with stop.installed(), logging_to(None, console):
-        judge = open_judge(cfg)
-        of_data = cfg if judge is None else data_config(judge, cfg)
+        reference = open_reference(cfg)
+        of_data = cfg if reference is None else data_config(reference, cfg)
         data = read_data(_tolerant(of_data))
-        folder = _folder(cfg, str(of_data.choices.data))
-        found = look_over(data, of_data.data.resize)
-        if judge is not None:
-            doubtful = suspects(judge, data, cfg.labels_folds, folder, stop, console)
+        folder = output_directory(cfg.out, Path(cfg.output_root).absolute() / str(of_data.choices.data), "audit")
+        found = audit_data(data)
+        if reference is not None:
+            suspects = find_suspects(reference, data, cfg.labels_folds, folder, stop, console)
             files["labels"] = folder / "label_errors.csv"
-            doubtful.write(files["labels"])
-            found = doubtful.added_to(found)
+            suspects.write(files["labels"])
+            found = suspects.added_to(found)
     now = datetime.now().astimezone().isoformat(timespec="minutes")
-    named = (of_data.data.get(key) for key in ("root", "csv", "path"))
     is_array = data.findings.table.images is not None
-    title = str(of_data.choices.data if is_array else next(filter(None, named), of_data.choices.data))
+    title = str(of_data.choices.data if is_array else of_data.data.get("root") or of_data.choices.data)
     files = {"page": folder / "audit.html", "facts": folder / "audit.json"} | files
     written = f"medvision {medvision.__version__}, {now}, images of {data.image_size[0]} x {data.image_size[1]}"
     head = {"data": title, "written": now, "medvision": medvision.__version__, "fingerprint": data.fingerprint()}
@@ -60,7 +59,7 @@ def audit(cfg: DictConfig) -> int:
     show(console, title, found)
     for name, path in files.items():
         console.print(f"{name:7}{path}", soft_wrap=True, markup=False)
-    console.print("Research use only: not a medical device.", style="dim")
+    show_disclaimer(console)
     return FINDINGS if found.findings else 0
 
 
@@ -75,18 +74,8 @@ def show(console: Console, title: str, found: "Audit") -> None:
     console.print(table)
 
 
-def _folder(cfg: DictConfig, name: str) -> Path:
-    """The directory of the audit, made before the long part begins."""
-    with writable("audit"):
-        if cfg.out is None:
-            return fresh(Path(cfg.output_root).absolute() / name)
-        folder = Path(cfg.out).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def _tolerant(cfg: DictConfig) -> DictConfig:
-    """The same data, with nothing refused that is to be reported."""
+    """The same data, refusing nothing that the audit reports."""
     cfg = cfg.copy()
     cfg.data.leakage = "drop"
     cfg.data.on_bad_image = "quarantine"

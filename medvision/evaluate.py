@@ -1,41 +1,42 @@
-"""The command `python -m medvision.evaluate run=DIR`: a finished run judged again, or on images from elsewhere."""
+"""The command `medvision evaluate run=DIR`: re-evaluate a finished run, or test it on external images."""
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 
 
 def main() -> None:
-    """Evaluate what the command line says."""
+    """Evaluate with the configuration of the command line."""
     run_command("evaluate", evaluate)
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Evaluate the run of a config."""
+    """Evaluate the run of a configuration."""
     # These load torch, which --help and mistyped overrides need not wait for.
-    from medvision.console import logging_to
+    from medvision.cli.console import logging_to
+    from medvision.cli.stop_signal import StopSignal
     from medvision.errors import ConfigError
-    from medvision.retest import again, elsewhere, foreign
-    from medvision.training.signals import StopSignal
+    from medvision.pipeline.external import evaluate_external, evaluate_predictions
+    from medvision.pipeline.reevaluate import reevaluate
 
     stop, console = StopSignal(), Console()
     with stop.installed(), logging_to(None, console):
         if (cfg.run is None) == (cfg.predictions is None):
             raise ConfigError("Give either run=DIR, the directory of a finished run, or predictions=FILE, a CSV.")
         if cfg.predictions is not None:
-            if cfg.out is None or cfg.get("data") is not None or cfg.probes:
-                raise ConfigError("predictions=FILE needs out=DIR for its report, and goes without data and probes.")
-            foreign(cfg, console)
+            if cfg.out is None or cfg.get("data") is not None or cfg.negative_controls:
+                raise ConfigError("predictions=FILE needs out=DIR, and excludes data and negative_controls.")
+            evaluate_predictions(cfg, console)
         elif cfg.get("data") is None:
             for key in ("out", "split"):
                 if cfg[key] is not None:
                     raise ConfigError(f"{key} is for external data: add data=..., or leave {key} out.")
-            again(cfg, stop, console)
-        elif cfg.probes:
-            raise ConfigError("probes=true trains on the run's own images: leave data out.")
+            reevaluate(cfg, stop, console)
+        elif cfg.negative_controls:
+            raise ConfigError("negative_controls=true trains on the run's own images: leave data out.")
         else:
-            elsewhere(cfg, console)
+            evaluate_external(cfg, console)
 
 
 if __name__ == "__main__":

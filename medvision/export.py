@@ -1,6 +1,5 @@
-"""The command `python -m medvision.export run=DIR`: a trained model as one file, kept only if it predicts the same."""
+"""The command `medvision export run=DIR`: a trained model as one file, kept only if it predicts the same."""
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 from medvision.errors import UserError
 
 if TYPE_CHECKING:
-    from medvision.evaluation import Estimate
     from medvision.inference.evidence import Evidence
     from medvision.inference.export import Export
     from medvision.inference.predictor import Predictor
+    from medvision.metrics.estimates import Estimate
 
 log = logging.getLogger(__name__)
 
@@ -25,33 +24,36 @@ DIFFERENT = 1  # the exit code
 
 
 def main() -> None:
-    """Export what the command line says."""
+    """Export with the configuration of the command line."""
     run_command("export", export)
 
 
 def export(cfg: DictConfig) -> int:
     """Export the model of a run; 0 if the file predicts as the run's model does, else `DIFFERENT`."""
     # These load torch, which --help and mistyped overrides need not wait for.
-    from medvision.console import logging_to
-    from medvision.inference.export import SUFFIXES, bundle_directory, check_choices, load_network
+    from medvision.cli.console import logging_to, show_disclaimer
+    from medvision.cli.stop_signal import StopSignal
+    from medvision.inference.bundle import model_directory
+    from medvision.inference.export import SUFFIXES, check_choices, exportable
     from medvision.inference.export import export as export_model
-    from medvision.training.signals import StopSignal
 
     check_choices(cfg.format, cfg.quantize)
     console = Console(highlight=False)
     with StopSignal().installed(), logging_to(None, console):
-        predictor = load_network(Path(cfg.run))
-        bundle = bundle_directory(Path(cfg.run))
+        predictor = exportable(Path(cfg.run))
+        bundle = model_directory(cfg.run).resolve()
         suffix = SUFFIXES[cfg.format] if cfg.quantize == "none" else f".{cfg.quantize}{SUFFIXES[cfg.format]}"
         out = Path(cfg.out or f"{bundle}{suffix}").absolute()
         evidence = _evidence(cfg, bundle, predictor)
         found = export_model(bundle, out, evidence, format=cfg.format, quantize=cfg.quantize)
     show(console, found, evidence)
     if found.path is None:
-        console.print("The file predicts otherwise than the bundle. Nothing was written.", style="bold red")
+        console.print(
+            "The predictions of the file differ from those of the bundle. Nothing was written.", style="bold red"
+        )
         return DIFFERENT
     console.print(f"file   {found.path}", soft_wrap=True, markup=False)
-    console.print("Research use only: not a medical device.", style="dim")
+    show_disclaimer(console)
     return 0
 
 
@@ -94,18 +96,21 @@ def _evidence(cfg: DictConfig, bundle: Path, predictor: "Predictor") -> "Evidenc
             return _run_images(bundle)
         except UserError as error:  # its data has moved: no reason not to export
             reason = str(error).partition("\n")[0]
-    log.warning("The run's images are not at hand (%s); comparing on noise. images=DIR compares on real ones.", reason)
+    log.warning(
+        "The run's images are not available (%s); comparing on noise. images=DIR compares on real ones.", reason
+    )
     return Evidence.at_random(predictor.decode)
 
 
 def _run_images(bundle: Path) -> "Evidence":
     """Test images of a run to compare on, training images to calibrate with, validation images to measure on."""
-    from medvision.inference.bundle import MANIFEST
+    from medvision.inference.bundle import read_manifest
     from medvision.inference.evidence import N_CALIBRATION, N_COMPARED, N_HELD_OUT, Evidence, spread
-    from medvision.stages import read_data
+    from medvision.pipeline.prepare import read_data
+    from medvision.runs.saved_run import SavedRun
 
-    data = read_data(OmegaConf.create({"data": OmegaConf.load(bundle.parent / "config.yaml").data}))
-    same = data.fingerprint() == json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))["fingerprint"]
+    data = read_data(OmegaConf.create({"data": SavedRun.open(bundle.parent).config["data"]}))
+    same = data.fingerprint() == read_manifest(bundle)["fingerprint"]
     sizes = {"test": N_COMPARED, "train": N_CALIBRATION, "val": N_HELD_OUT}
     rows = {split: np.flatnonzero(data.table.splits == split) for split in sizes}
     rows = {split: some[spread(len(some), sizes[split])] for split, some in rows.items()}

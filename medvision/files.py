@@ -2,9 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 @contextmanager
@@ -80,9 +82,46 @@ def link(source: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the operating system put a file, or a directory's entries, on disk before going on."""
+    """Flush a file, or a directory's entries, to disk. Windows flushes files only."""
+    if os.name == "nt":
+        if path.is_file():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Locked(Exception):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def lock(path: Path, *, wait: bool = True, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock file `path` within the block; the lock ends with the process, however that ends.
+
+    Args:
+        path: of the lock file, which stays: removed, it could be held by one process and made again by another.
+        wait: until another process lets go of it.
+        waiting: called once before the wait, to tell the user.
+
+    Raises:
+        Locked: if another process holds it and `wait` is false.
+        OSError: if the file cannot be made.
+    """
+    held = FileLock(path, thread_local=False)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise Locked(path) from None
+        if waiting is not None:
+            waiting()
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()

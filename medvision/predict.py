@@ -1,4 +1,4 @@
-"""The command `python -m medvision.predict run=DIR images=PATH`: labels images, and says which a human should see."""
+"""The command `medvision predict run=DIR images=PATH`: label images, and select those a human should review."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,24 +12,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import medvision
-from medvision.command import run_command
-from medvision.errors import BundleError, ConfigError, Interrupted
-from medvision.rundir import RunDirectory, writable
+from medvision.cli.entry import run_command
+from medvision.errors import BundleError, ConfigError, Interrupted, RunError
+from medvision.files import Locked, lock
+from medvision.runs.directory import writable
 
 
 def main() -> None:
-    """Label the images that the command line names."""
+    """Label with the configuration of the command line."""
     run_command("predict", predict)
 
 
 def predict(cfg: DictConfig) -> None:
     """Label images and write annotations.csv, annotations.jsonl and the review page."""
     # These load numpy and OpenCV, which --help and mistyped overrides need not wait for; torch comes with a bundle.
-    from medvision.console import logging_to
-    from medvision.inference.annotate import annotate
-    from medvision.inference.inputs import find_images
-    from medvision.inference.outputs import write_outputs
-    from medvision.training.signals import StopSignal
+    from medvision.cli.console import logging_to
+    from medvision.cli.stop_signal import StopSignal
+    from medvision.labelling.annotate import annotate
+    from medvision.labelling.inputs import find_images
+    from medvision.labelling.outputs import write_outputs
 
     if (cfg.run is None) == (cfg.model is None):
         raise ConfigError("Name one model: run=DIR (a run directory or bundle) or model=FILE.onnx.")
@@ -45,13 +46,13 @@ def predict(cfg: DictConfig) -> None:
             "images": inputs.fingerprint(),
             "device": cfg.device,
             "min_confidence": cfg.min_confidence,
-            "tta": model.tta,
+            "tta": model.decision.tta,
             "embeddings": cfg.select != "none",
         }
         key = sha256(repr(sorted(job.items())).encode()).hexdigest()
         out = _folder(cfg, key)
-        with RunDirectory(out).locked():
-            with _progress(console, "labelling") as progress, _told(console, out):
+        with _locked(out):
+            with _progress(console, "labelling") as progress, _resumable(console, out):
                 annotate(
                     model,
                     inputs,
@@ -89,8 +90,19 @@ def _folder(cfg: DictConfig, key: str) -> Path:
     out = Path(cfg.out).absolute() if cfg.out is not None else Path(cfg.output_root).absolute() / name
     with writable("labelling"):
         out.mkdir(parents=True, exist_ok=True)
-        (out / "run.lock").touch()
+        (out / "job.lock").touch()
     return out
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    try:
+        with lock(out / "job.lock", wait=False):
+            yield
+    except Locked as error:
+        raise RunError(
+            f"Another process is labelling into {out}.\nWait until it has ended, or choose another out=DIR."
+        ) from error
 
 
 @contextmanager
@@ -102,11 +114,11 @@ def _progress(console: Console, what: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _told(console: Console, out: Path) -> Iterator[None]:
+def _resumable(console: Console, out: Path) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
-        console.print(f"stopped; what is labelled is kept in {out}, and the same command goes on from there")
+        console.print(f"Stopped. Finished labels are kept in {out}; the same command resumes there.")
         raise
 
 

@@ -1,4 +1,4 @@
-"""The command `python -m medvision.prepare data=...`: decode ahead of training, and say what cannot be used."""
+"""The command `medvision prepare data=...`: decode and split the images of a data set, and count them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,26 +8,27 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 from medvision.data.table import ASIDE, SPLITS
 from medvision.files import write_text
 
 if TYPE_CHECKING:
     from medvision.data.datamodule import ImageDataModule
 
-_SHOWN = 20  # files of the quarantine on the screen
+_SHOWN = 20  # files of the quarantine on the terminal
 
 
 def main() -> None:
-    """Prepare what the command line says."""
+    """Prepare with the configuration of the command line."""
     run_command("prepare", prepare)
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Decode, split and count the images of a config."""
-    from medvision.console import logging_to  # these load torch, which --help and mistyped overrides need not wait for
-    from medvision.stages import read_data
-    from medvision.training.signals import StopSignal
+    """Decode, split and count the images of a configuration."""
+    # These load torch, which --help and mistyped overrides need not wait for.
+    from medvision.cli.console import logging_to
+    from medvision.cli.stop_signal import StopSignal
+    from medvision.pipeline.prepare import read_data
 
     console = Console(highlight=False, soft_wrap=True)
     with StopSignal().installed(), logging_to(None, console):
@@ -42,7 +43,7 @@ def prepare(cfg: DictConfig) -> None:
 
 
 def show(console: Console, data: "ImageDataModule") -> None:
-    """Print how many images each class has in each split, and the first files of the quarantine."""
+    """Print the images of each class in each split, and the first files of the quarantine."""
     splits = [split for split in (*SPLITS, *ASIDE) if (data.table.splits == split).any()]
     labels = [data.table.labels[data.table.splits == split] for split in splits]
     counts = np.array([np.bincount(some, minlength=data.num_classes) for some in labels])

@@ -1,18 +1,18 @@
-"""The command `python -m medvision.train experiment=NAME`: fit, test, and write a run directory."""
+"""The command `medvision train experiment=NAME`: train, evaluate, and write a run directory."""
 
 from omegaconf import DictConfig
 
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 
 
 def main() -> None:
-    """Train as the command line says."""
+    """Train with the configuration of the command line."""
     run_command("train", train)
 
 
 def train(cfg: DictConfig) -> None:
-    """Train as a config says."""
-    from medvision.run import fit  # loads torch, which --help and mistyped overrides need not wait for
+    """Train with a configuration."""
+    from medvision.pipeline.fit import fit  # loads torch, which --help and mistyped overrides need not wait for
 
     fit(cfg)
 

@@ -1,4 +1,4 @@
-"""The command `python -m medvision.tune experiment=NAME n_trials=50`: search for good values on validation."""
+"""The command `medvision tune experiment=NAME n_trials=50`: search for good values on validation."""
 
 import re
 import shlex
@@ -8,10 +8,10 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from medvision.command import run_command
-from medvision.config import compose
+from medvision.cli.entry import run_command
+from medvision.config.compose import compose
 from medvision.errors import ConfigError, Interrupted, RunError
-from medvision.rundir import writable
+from medvision.runs.directory import writable
 from medvision.search.space import Dimension, corners, read
 
 # What is typed for the search itself, and not for its trials.
@@ -41,7 +41,7 @@ def tune(cfg: DictConfig) -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("optuna", "sqlalchemy"):
             raise
-        raise ConfigError("medvision.tune needs Optuna: pip install 'medvision[tune]'.") from error
+        raise ConfigError("medvision tune needs Optuna: pip install 'medvision[tune]'.") from error
 
     console = Console(highlight=False)
     folder = _folder(cfg)
@@ -59,7 +59,7 @@ def tune(cfg: DictConfig) -> None:
         raise RunError(f"No trial was finished; {folder / 'trials.csv'} says why.\nNarrow the search space.")
     console.print(f"Best: trial {best.number}, {cfg.monitor} {best.value:.4f}; the test images were not looked at.")
     console.print(
-        f"Train and test it: python -m medvision.train --config-dir {shlex.quote(str(folder))} experiment=best",
+        f"Train and test it: medvision train --config-dir {shlex.quote(str(folder))} experiment=best",
         soft_wrap=True,
         markup=False,
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medvision.audit import audit
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 
 SHARED = Path(os.environ.get("MEDVISION_DATA", "data")).absolute()
 PER_CLASS = {"train": 30, "test": 15}

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medvision.command import run_command
-from medvision.compare import compare
-from medvision.evaluation import Predictions
+from medvision.cli.entry import run_command
+from medvision.compare import check, compare
+from medvision.metrics.predictions import Predictions
 
 SMALL = ("trainer.max_epochs=1", "logger=none", "trainer.limit_train_batches=2", "evaluation.n_resamples=50")
 
@@ -66,7 +66,7 @@ def test_a_folder_of_seeds_is_one_model_each(run):
     for model in ("one", "two"):
         for seed in (0, 1):
             write(f"multirun/x/{model}_{seed}", model, seed=seed + 2 * (model == "two"))
-    code, said = run("runs=multirun/x", "out=found", "metric=macro/auroc", "evaluation.n_resamples=50")
+    code, said = run("runs=multirun/x", "out=found", "metric=macro_auroc", "evaluation.n_resamples=50")
     assert code == 0
     assert "one, ensemble of 2" in said
     assert "one and two are not distinguishable at n = 80" in said or "two and one" in said
@@ -79,18 +79,18 @@ def test_a_folder_of_seeds_is_one_model_each(run):
     [
         ([], "found neither"),
         (["runs=[a,b]", "models=[small_cnn,svm]"], "found both"),
-        (["runs=[a]"], "One run is nothing to compare"),
+        (["runs=[a]"], "two runs or more"),
         (["runs=[a,a]"], "named twice"),
         (["runs=[a,fewer]"], "20 only in strong"),
         (["runs=[a,other]"], "knows cow"),
-        (["runs=[a,failed]"], "failed is not finished (failed: disk full)"),
-        (["runs=nothing"], "nothing is no folder"),
+        (["runs=[a,failed]"], "failed is not finished (status: failed, disk full)"),
+        (["runs=nothing"], "nothing is not a folder"),
         (["runs=[a,b]", "trainer.max_epochs=3"], "trainer.max_epochs=3 has no effect"),
         (["runs=[a,b]", "out=a"], "holds a run"),
         (["runs=[a,b]", "metric=accuracies"], "metric=accuracies: expected one of"),
         (["runs=3"], "runs=3 does not fit"),
-        (["models=[small_cnn]"], "one model is nothing to compare"),
-        (["models=[small_cnn,small_cnn]"], "names one twice"),
+        (["models=[small_cnn]"], "two models or more"),
+        (["models=[small_cnn,small_cnn]"], "names a model twice"),
         (["models=[small_cnn,small_resnet]", "model=small_cnn"], "exclude each other"),
         (["models=[small_cnn,nonesuch]"], "there is no such model"),
         (["models=[small_cnn,small_resnet]", "resume=auto"], "belong to one model"),
@@ -129,19 +129,19 @@ def test_models_are_trained_on_the_same_data_and_compared(run):
     for model in ("small_cnn", "small_resnet"):
         metrics = json.loads(Path(f"found/runs/{model}/metrics.json").read_text())
         (row,) = [row for row in facts["models"] if row["name"] == model]
-        assert row["metrics"]["accuracy"]["value"] == metrics["test/accuracy"]["value"]
+        assert row["metrics"]["accuracy"]["value"] == metrics["test"]["overall"]["accuracy"]["value"]
         assert row["cost"]["size_bytes"] > 10_000
     # The same command again trains nothing.
     code, said = run(*command)
     assert code == 0
-    assert said.count("finished already") == 2
+    assert said.count("already finished") == 2
 
 
 def test_models_of_ones_own_are_found(tmp_path):
-    from medvision import comparison_runs, compose
+    from medvision import compose
 
     (tmp_path / "model").mkdir()
     lines = "_target_: medvision.models.small_cnn.small_cnn\nchannels: [4]\n"
     (tmp_path / "model" / "mine.yaml").write_text(lines)
     cfg = compose("experiment=digits_cnn", "models=[mine,small_cnn]", config_name="compare", config_dir=tmp_path)
-    comparison_runs.check(cfg)
+    check(cfg)

@@ -1,8 +1,10 @@
-"""The command `evaluate`: the same numbers again, a test on images from elsewhere, and the probes."""
+"""The command `evaluate`: the same numbers again, a test on images from elsewhere, and the negative controls."""
 
 import json
+import re
 import shutil
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,8 +13,11 @@ import pytest
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss, roc_auc_score
 
-from medvision.command import run_command
-from medvision.evaluation import Predictions
+from medvision.cli.entry import run_command
+from medvision.metrics.estimates import Key
+from medvision.metrics.predictions import Predictions
+from medvision.reports.wording import described
+from medvision.runs.saved_run import SavedRun
 
 QUICK = ("trainer.max_epochs=6", "evaluation.n_resamples=50", "evaluation.pictures=2", "data.batch_size=16")
 
@@ -56,13 +61,16 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
     root = write_pictures(folder / "images", ("healthy", "sick"), 0)
     data = ("data=image_folder", f"data.root={root}", "data.image_size=32", "data.channels=1", "data.val_fraction=0.5")
-    return fit(
-        compose(*data, *QUICK, "model=small_cnn", f"out={folder / 'run'}", "evaluation.prevalence=0.1")
-    ).directory
+    plain = ("model=small_cnn", "augmentation=none", "optimizer=adam", "scheduler=constant")
+    return fit(compose(*data, *QUICK, *plain, f"out={folder / 'run'}", "evaluation.prevalence=0.1")).path
 
 
 def metrics(folder):
-    return json.loads((folder / "metrics.json").read_text())
+    return SavedRun(folder).metrics
+
+
+def point_of(metric):
+    return Key(metric, section="operating_point", split="test")
 
 
 def test_the_numbers_are_those_of_scikit_learn_on_the_saved_predictions(run):
@@ -72,20 +80,22 @@ def test_the_numbers_are_those_of_scikit_learn_on_the_saved_predictions(run):
     assert point["positive"] == ["sick"]
     called = sick >= point["threshold"]
     expected = {
-        "accuracy": accuracy_score(test.targets, test.preds),
-        "auroc/sick": roc_auc_score(truth, sick),
-        "log_loss": log_loss(test.targets, test.probs),
-        "operating_point/sensitivity": (called & truth).sum() / truth.sum(),
-        "operating_point/specificity": (~called & ~truth).sum() / (~truth).sum(),
-        "uncalibrated/log_loss": log_loss(test.targets, softmax(test.logits.astype(float), axis=1)),
+        Key("accuracy", split="test"): accuracy_score(test.targets, test.preds),
+        Key("auroc", "sick", split="test"): roc_auc_score(truth, sick),
+        Key("log_loss", split="test"): log_loss(test.targets, test.probs),
+        Key("brier", split="test"): brier_score_loss(truth, sick),
+        point_of("sensitivity"): (called & truth).sum() / truth.sum(),
+        point_of("specificity"): (~called & ~truth).sum() / (~truth).sum(),
+        Key("log_loss", section="uncalibrated", split="test"): log_loss(
+            test.targets, softmax(test.logits.astype(float), axis=1)
+        ),
     }
-    for name, value in expected.items():
-        assert found[f"test/{name}"]["value"] == pytest.approx(value, abs=1e-6), name
-    assert found["test/brier"]["value"] == pytest.approx(brier_score_loss(truth, sick), abs=1e-9)
-    sensitivity, specificity = (expected[f"operating_point/{side}"] for side in ("sensitivity", "specificity"))
+    for key, value in expected.items():
+        assert found[key].value == pytest.approx(value, abs=1e-6), key
+    sensitivity, specificity = expected[point_of("sensitivity")], expected[point_of("specificity")]
     if sensitivity or specificity < 1:
         bayes = 0.1 * sensitivity / (0.1 * sensitivity + 0.9 * (1 - specificity))
-        assert found["test/operating_point/ppv_at_prevalence"]["value"] == pytest.approx(bayes)
+        assert found[point_of("ppv_at_prevalence")].value == pytest.approx(bayes)
 
 
 def test_what_was_fitted_came_from_the_calibration_split(run):
@@ -101,9 +111,10 @@ def test_what_was_fitted_came_from_the_calibration_split(run):
 
 def test_the_page_shows_the_numbers_of_metrics_json(run):
     page, found = (run / "report.html").read_text(), metrics(run)
-    for name in ("test/accuracy", "test/auroc/sick", "test/operating_point/sensitivity", "test/ece"):
-        assert name in page
-        assert repr(found[name]["value"]) in page, name
+    shown = (Key("accuracy"), Key("auroc", "sick"), Key("sensitivity", section="operating_point"), Key("ece"))
+    for key in (replace(one, split="test") for one in shown):
+        assert f'data-name="{described(key)}"' in page
+        assert repr(found[key].value) in page, key
     assert "data:image/png;base64," in page
     assert "Research use only" in (run / "model" / "README.md").read_text()
 
@@ -124,8 +135,8 @@ def test_another_prevalence_changes_only_what_follows_from_it(run, evaluate, tmp
     before, after = metrics(run), metrics(copy)
     assert "Stated prevalence: 50" in (copy / "report.html").read_text()
     assert {name for name in before if before[name] != after[name]} <= {
-        "test/operating_point/ppv_at_prevalence",
-        "test/operating_point/npv_at_prevalence",
+        point_of("ppv_at_prevalence"),
+        point_of("npv_at_prevalence"),
     }
 
 
@@ -141,8 +152,9 @@ def test_images_from_elsewhere_are_an_external_test_and_copies_are_noticed(run, 
     assert "3 of 83 external images have the same pixels" in said
     predictions, found = Predictions.load(tmp_path / "external" / "external.npz"), metrics(tmp_path / "external")
     assert len(predictions.ids) == 83
-    assert found["external/accuracy"]["value"] == pytest.approx(accuracy_score(predictions.targets, predictions.preds))
-    assert found["external_never_seen/accuracy"]["n"] == 80
+    accuracy = accuracy_score(predictions.targets, predictions.preds)
+    assert found[Key("accuracy", split="external")].value == pytest.approx(accuracy)
+    assert found[Key("accuracy", section="never_seen", split="external")].n == 80
     page = (tmp_path / "external" / "report.html").read_text().lower()
     assert "external test" in page
     assert "other" in page
@@ -156,10 +168,10 @@ def test_a_table_with_fewer_classes_and_subgroups(run, evaluate, tmp_path):
     cv2.imwrite(str(other / "healthy" / "0.png"), np.zeros((32, 32), np.uint8))
     with (other / "cases.csv").open("a") as table:
         table.write("healthy/0.png,healthy,a\n")
-    code, said = evaluate(f"run={run}", "data=manifest", f"data.csv={other / 'cases.csv'}", f"out={tmp_path / 'out'}")
+    code, said = evaluate(f"run={run}", "data=manifest", f"data.root={other / 'cases.csv'}", f"out={tmp_path / 'out'}")
     assert code == 0, said
     found = metrics(tmp_path / "out")
-    assert found["external/subgroup/site/b/accuracy"]["n"] == 20
+    assert found[Key("accuracy", None, "subgroups", ("site", "b"), "external")].n == 20
 
 
 def test_what_another_program_predicted_is_judged_from_its_table(run, evaluate, tmp_path):
@@ -171,10 +183,11 @@ def test_what_another_program_predicted_is_judged_from_its_table(run, evaluate, 
     code, said = evaluate(f"predictions={tmp_path / 'theirs.csv'}", f"out={tmp_path / 'out'}")
     assert code == 0, said
     own, found = metrics(run), metrics(tmp_path / "out")
-    for name in ("accuracy", "auroc/sick", "brier"):
-        assert found[f"external/{name}"]["value"] == pytest.approx(own[f"test/{name}"]["value"], abs=1e-9)
-    assert found["external/subgroup/site/a/accuracy"]["n"] == 8
-    assert "neither the model nor the images were seen" in (tmp_path / "out" / "report.html").read_text()
+    for key in (Key("accuracy"), Key("auroc", "sick"), Key("brier")):
+        ours, theirs = (one[replace(key, split=split)] for one, split in ((own, "test"), (found, "external")))
+        assert theirs.value == pytest.approx(ours.value, abs=1e-9)
+    assert found[Key("accuracy", None, "subgroups", ("site", "a"), "external")].n == 8
+    assert "neither the model nor the images were available" in (tmp_path / "out" / "report.html").read_text()
     code, said = evaluate(f"predictions={tmp_path / 'theirs.csv'}", f"out={tmp_path}/no", "evaluation.prevalence=0.1")
     assert (code, "evaluation.prevalence needs the model" in said) == (2, True)
     table.loc[3, "prob_sick"] = 7
@@ -195,7 +208,7 @@ def test_what_another_program_predicted_is_judged_from_its_table(run, evaluate, 
         (("split=test",), "split is for external data"),
         (("out=somewhere",), "out is for external data"),
         (("data=digits",), r"The model does not know the class\(es\) 0, 1, 2"),
-        (("data=digits", "probes=true"), "leave data out"),
+        (("data=digits", "negative_controls=true"), "leave data out"),
         (("evaluation.prevalence=2",), "expected a number > 0 and < 1"),
         (("evaluation.nonsense=2",), "evaluation.nonsense"),
         (("model=svm",), "model"),
@@ -206,8 +219,6 @@ def test_misuse(run, evaluate, overrides, message):
     code, said = evaluate(f"run={run}", *overrides)
     assert code == 2
     assert "Traceback" not in said
-    import re
-
     assert re.search(message, said), said
 
 
@@ -231,18 +242,22 @@ def test_images_that_changed_since(run, evaluate, tmp_path):
 
 
 @pytest.mark.slow
-def test_probes_say_where_a_score_comes_from(run, evaluate, tmp_path):
+def test_negative_controls_say_where_a_score_comes_from(run, evaluate, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
-    code, said = evaluate(f"run={copy}", "probes=true", "evaluation.pictures=0")
+    code, said = evaluate(f"run={copy}", "negative_controls=true", "evaluation.pictures=0")
     assert code == 0, said
     found = metrics(copy)
-    low = {name: found[f"test/probe/{name}/accuracy"]["low"] for name in ("random_labels", "border_only")}
-    assert low["random_labels"] <= 0.5  # nothing leaks here: chance lies within the interval
+
+    def control(name, metric="accuracy"):
+        return Key(metric, None, "negative_controls", (name,), "test")
+
+    low = {name: found[control(name)].low for name in ("shuffled_labels", "border_only")}
+    assert low["shuffled_labels"] <= 0.5  # nothing leaks here: chance lies within the interval
     assert low["border_only"] <= 0.5  # the square lies inside
-    assert found["test/probe/metadata_only/auroc"]["value"] is not None
-    assert {note["name"] for note in json.loads((copy / "run.json").read_text())["probes"]} == {
-        "random_labels", "border_only", "masked_centre", "metadata_only",
+    assert found[control("metadata_only", "macro_auroc")].value is not None
+    assert {note["name"] for note in json.loads((copy / "run.json").read_text())["negative_controls"]} == {
+        "shuffled_labels", "border_only", "masked_centre", "metadata_only",
     }  # fmt: skip
-    assert not list(copy.glob(".probes*"))
+    assert not list(copy.glob(".controls*"))
     assert evaluate(f"run={copy}", "evaluation.pictures=0")[0] == 0
-    assert metrics(copy)["test/probe/random_labels/accuracy"] == found["test/probe/random_labels/accuracy"]
+    assert metrics(copy)[control("shuffled_labels")] == found[control("shuffled_labels")]

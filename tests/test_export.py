@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 
 import medvision
 from medvision import compose
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 from medvision.export import export
 from medvision.inference import exported
 from medvision.inference.bundle import save_bundle
 from medvision.models.small_cnn import small_cnn
-from medvision.stages import read_data
+from medvision.pipeline.prepare import read_data
 
 pytest.importorskip("onnxscript")
 
@@ -62,7 +62,7 @@ def trained(tmp_path_factory):
             "in_channels": 1,
             "image_size": list(data.image_size),
         },
-        class_names=data.class_names,
+        task=data.task,
         decode={
             "size": list(data.image_size),
             "channels": 1,
@@ -101,7 +101,7 @@ def test_a_run_becomes_one_file_compared_on_its_test_images(run, command):
 
 
 def test_quantisation_is_measured_on_validation_images(run, command, tmp_path):
-    code, out, err = command(f"run={run}", "quantize=dynamic", f"out={tmp_path / 'deep' / 'small.onnx'}")
+    code, out, err = command(f"run={run}", "quantize=static", f"out={tmp_path / 'deep' / 'small.onnx'}")
 
     assert (code, err) == (0, "")
     facts = medvision.load(tmp_path / "deep" / "small.onnx").facts["quantisation"]
@@ -148,7 +148,7 @@ def test_without_its_images_it_says_so_and_compares_on_noise(run, command, data)
     code, out, err = command(f"run={run}")
 
     assert code == 0, err
-    assert "The run's images are not at hand" in out
+    assert "The run's images are not available" in out
     assert ("/nowhere" if data == "gone" else "config.yaml does not exist") in out
     assert "random noise, no real image was at hand" in out
     assert "noise" in medvision.load(run / "model.onnx").facts["tested"]["images"]
@@ -177,7 +177,7 @@ def test_a_file_that_predicts_otherwise_ends_with_1_and_nothing(run, command, mo
         ([], "run is required"),
         (["run=nowhere"], "no bundle in nowhere"),
         (["run={run}", "format=tflite"], "expected one of onnx, torch"),
-        (["run={run}", "quantize=int4"], "expected one of none, dynamic, static"),
+        (["run={run}", "quantize=int4"], "expected one of none, static"),
         (["run={run}", "format=torch", "quantize=static"], "leave it out for format=torch"),
         (["run={run}", "images=nowhere"], "images=nowhere: expected two or more images"),
         (["run={run}", "formt=onnx"], "Did you mean format"),

@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 COMPOSE_EVERYTHING = """
 from medvision import compose
-from medvision.config import CONF_DIR
+from medvision.config.compose import CONF_DIR
 for file in sorted((CONF_DIR / "experiment").glob("*.yaml")):
     compose(f"experiment={file.stem}")
     print(file.stem)

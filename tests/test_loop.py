@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from medvision import compose, fit
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 from medvision.inference.bundle import save_bundle
 from medvision.models.small_cnn import small_cnn
 from medvision.predict import predict
+from medvision.tasks import Task
 
 NAMES = ("cat", "dog, wild", 'the "eel"')
 ARCHITECTURE = {
@@ -36,9 +37,8 @@ def bundle(tmp_path):
     network.set_statistics([100.0], [50.0])
     decode = {"size": [16, 16], "channels": 1, "resize": "letterbox", "window": None, "frames": "reject"}
     model = tmp_path / "model"
-    return save_bundle(
-        model, network, architecture=ARCHITECTURE, class_names=NAMES, decode=decode, fingerprint="f" * 64
-    )
+    task = Task.classes(NAMES)
+    return save_bundle(model, network, architecture=ARCHITECTURE, task=task, decode=decode, fingerprint="f" * 64)
 
 
 def test_corrected_annotations_train_the_next_model(bundle, tmp_path, monkeypatch, capfd):
@@ -81,7 +81,7 @@ def test_corrected_annotations_train_the_next_model(bundle, tmp_path, monkeypatc
         "optimizer.lr=0.01",
     ]
     quiet = ["trainer.max_epochs=8", "trainer.accelerator=cpu", "logger=none", "evaluation.n_resamples=20"]
-    table = f"data.csv={tmp_path / 'annotations_corrected.csv'}"
+    table = f"data.root={tmp_path / 'annotations_corrected.csv'}"
     run = fit(compose("data=manifest", table, "augmentation=none", *settings, *quiet, "out=trained"))
 
     assert run.predictor().class_names == NAMES

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 from medvision.inference.bundle import save_bundle
-from medvision.inference.gate import gate_statistics
+from medvision.inference.decision import Decision
+from medvision.inference.ood import fit_statistics
 from medvision.models.small_cnn import small_cnn
 from medvision.predict import predict
+from medvision.tasks import Task
 
 NAMES = ("cat", "dog", "eel")
 ARCHITECTURE = {
@@ -41,11 +43,10 @@ def bundle(tmp_path):
         tmp_path / "model",
         network,
         architecture=ARCHITECTURE,
-        class_names=NAMES,
+        task=Task.classes(NAMES),
         decode=DECODE,
         fingerprint="f" * 64,
-        conformal={"coverage": 0.9, "quantile": 0.7},
-        gate=gate_statistics(known, None),
+        decision=Decision(conformal={"coverage": 0.9, "quantile": 0.7}, ood=fit_statistics(known, None)),
     )
 
 
@@ -129,7 +130,7 @@ def test_a_csv_with_labels_is_scored(command, bundle, images):
     assert code == 0
     accuracy = np.mean([row["label"] == row["truth"] for row in rows(Path("found"))])
     facts = json.loads(Path("found/metrics.json").read_text())
-    assert facts["external/accuracy"]["value"] == pytest.approx(accuracy)
+    assert facts["external"]["overall"]["accuracy"]["value"] == pytest.approx(accuracy)
     assert "accuracy" in out
 
 

@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 
-from medvision.command import run_command
+from medvision.cli.entry import run_command
 from medvision.data import cache, cache_folder
 from medvision.prepare import prepare
 

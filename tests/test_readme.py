@@ -70,7 +70,7 @@ def runs(tmp_path_factory):
     """Two finished runs on the pictures of `make_table`."""
     folder = tmp_path_factory.mktemp("runs")
     make_table(folder / "cases.csv")
-    data = ["data=manifest", f"data.csv={folder / 'cases.csv'}", "data.image_size=32", "data.val_fraction=0.3"]
+    data = ["data=manifest", f"data.root={folder / 'cases.csv'}", "data.image_size=32", "data.val_fraction=0.3"]
     for seed in (0, 1):
         python(["-m", "medvision.train", *data, *ONE_BATCH, f"seed={seed}", f"out=run{seed}"], folder)
     return folder / "run0", folder / "run1"
@@ -82,14 +82,10 @@ def test_every_medvision_command_runs(command, tmp_path, runs):
     arguments = shlex.split(command, comments=True)[1:]
     skip_without_means(arguments)
     for argument in arguments:
-        if argument.startswith("data.root="):
-            make_images(tmp_path / argument.removeprefix("data.root="))
-        if argument.startswith("data.csv="):
-            make_table(tmp_path / argument.removeprefix("data.csv="))
-        if argument.startswith("images="):
-            make_images(tmp_path / argument.removeprefix("images="))
-        if argument.startswith("data.path="):
-            make_npz(tmp_path / argument.removeprefix("data.path="))
+        key, _, place = argument.partition("=")
+        if key in ("data.root", "images"):
+            make = {".csv": make_table, ".npz": make_npz}.get(Path(place).suffix, make_images)
+            make(tmp_path / place)
     if "--help" in arguments:
         assert "experiment" in python(arguments, tmp_path)
         assert list(tmp_path.iterdir()) == []

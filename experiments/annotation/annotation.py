@@ -1,7 +1,7 @@
 """How many labels it takes to come near the score of all labels, chosen by uncertainty and diversity or at random.
 
 Both begin with the same random images. In each round a model is trained from scratch on what is labelled and tested;
-then `medvision.inference.selection.select_uncertain`, which is what `python -m medvision.predict select=uncertainty`
+then `medvision.labelling.active_learning.select_uncertain`, which is what `medvision predict select=uncertainty`
 calls, or chance, says which images are labelled next. Writes annotation.csv and annotation.svg beside itself.
 
     OMP_NUM_THREADS=1 python experiments/annotation/annotation.py
@@ -23,12 +23,14 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from torch.nn.functional import cross_entropy
 
-from medvision.config import compose
+from medvision.config.compose import compose
 from medvision.data.datamodule import ImageDataModule
-from medvision.data.sources import image_folder, mnist
+from medvision.data.layouts.arrays import mnist
+from medvision.data.layouts.folders import image_folder
+from medvision.data.options import DataOptions
 from medvision.data.table import SplitArrays
 from medvision.inference.predictor import Predictor
-from medvision.inference.selection import select_uncertain
+from medvision.labelling.active_learning import select_uncertain
 from medvision.models.features import HOG
 from medvision.models.small_cnn import small_cnn
 from medvision.randomness import generator, key
@@ -57,7 +59,7 @@ class Study(NamedTuple):
 
 def study_mnist(root: Path) -> Study:
     """A network on 5,000 random training images of MNIST; 5,000 random ones of its test images."""
-    data = ImageDataModule(partial(mnist, root), max_train_samples=5000)
+    data = ImageDataModule(partial(mnist, root), DataOptions(max_train_samples=5000))
     data.setup()
     test = data.split("test")
     some = generator("annotation", "test").permutation(len(test.ids))[:5000]
@@ -83,7 +85,7 @@ def fit_network(
         cross_entropy(network(images), targets).backward()
         optimizer.step()
     decode = {"size": data.image_size, "channels": data.in_channels, "resize": "letterbox"}
-    predictor = Predictor(network, data.class_names, decode=decode)
+    predictor = Predictor(network, data.task, decode=decode)
     return lambda part: predictor.probs_and_embeddings((train if part == "train" else test).images)
 
 
@@ -104,7 +106,7 @@ def study_brain_mri(root: Path) -> Study:
     The official test part is of another kind than the training part, on which any choice of labels fails alike.
     """
     source = partial(image_folder, root / "brain_mri")
-    data = ImageDataModule(source, image_size=64, channels=1, n_folds=5, fold=0, val_fraction=0.05)
+    data = ImageDataModule(source, DataOptions(image_size=64, channels=1, n_folds=5, fold=0, val_fraction=0.05))
     data.setup()
     train, test = data.split("train"), data.split("test")
     hog = HOG(cell=8)

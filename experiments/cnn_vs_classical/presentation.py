@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from medvision.evaluation.comparison_text import cost
-from medvision.evaluation.plots import DIM, INK, PALETTE, RULE
+from medvision.reports.comparison_text import cost
+from medvision.reports.plots import DIM, INK, PALETTE, RULE
 
 TITLES = {
     "digits": "Digits, 16 x 16 grey",

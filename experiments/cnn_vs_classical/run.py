@@ -18,13 +18,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from presentation import TITLES, figure, summary, tables
 
 from medvision import compose, fit
-from medvision.config import quoted
-from medvision.evaluation.comparison import Candidate, compare
-from medvision.finished import FinishedRun, find
+from medvision.comparison.compare import Candidate, compare
+from medvision.comparison.groups import FinishedRun, find
+from medvision.config.compose import quoted
 from medvision.inference.corruptions import STRENGTHS
 from medvision.inference.robustness import sample
-from medvision.reporting import read_metrics
-from medvision.rundir import RunDirectory
+from medvision.metrics.estimates import Key
+from medvision.runs.saved_run import SavedRun
 
 MODELS = {
     "small_cnn": "CNN",
@@ -42,7 +42,7 @@ SIZES = {
 }
 STRENGTH = 3  # of the corruptions, of 5
 SHARED = (
-    "trainer=cpu",
+    "trainer.accelerator=cpu",
     "logger=none",
     "augmentation=none",
     "optimizer=adamw",
@@ -104,11 +104,9 @@ def train(folder: Path, data: str, size: int | None, epochs: int, robust: bool, 
             "data.channels=1",
         ],
     }
-    directory = RunDirectory(folder)
-    status = directory.facts.get("status")
-    if status == "finished":
+    run = SavedRun(folder)
+    if run.is_finished:
         return
-    unfinished = status is not None and (status != "failed" or directory.last.exists())
     fit(
         compose(
             *sources[data],
@@ -117,17 +115,18 @@ def train(folder: Path, data: str, size: int | None, epochs: int, robust: bool, 
             f"trainer.max_epochs={epochs}",
             f"data.max_train_samples={size or 'null'}",
             f"evaluation.robustness={str(robust).lower()}",
-            f"{'resume' if unfinished else 'out'}={quoted(folder)}",
+            f"{'resume' if run.is_resumable else 'out'}={quoted(folder)}",
         )
     )
 
 
 def measured(data: str, run: FinishedRun) -> dict[str, object]:
     """A line of results.csv."""
-    metrics, said = read_metrics(run.path / "metrics.json"), run.predictions
-    accuracy, costs = metrics["test/accuracy"], run.cost()
+    metrics, said = run.saved.metrics, run.predictions
+    accuracy, costs = metrics[Key("accuracy", split="test")], run.cost()
     loss, n = None, None
-    corrupted = [metrics.get(f"test/robustness/{kind}/{STRENGTH}/accuracy") for kind in STRENGTHS]
+    kinds = [(kind, str(STRENGTH)) for kind in STRENGTHS]
+    corrupted = [metrics.get(Key("accuracy", None, "robustness", names, "test")) for names in kinds]
     if corrupted[0] is not None:
         n = corrupted[0].n
         rows = sample(said.targets, n, 0)  # the images that were corrupted
@@ -135,16 +134,16 @@ def measured(data: str, run: FinishedRun) -> dict[str, object]:
         loss = clean - float(np.mean([one.value for one in corrupted]))
     return {
         "data": data,
-        "model": MODELS[run.path.name],
-        "train_images": run.facts["data"]["images"]["train"],
-        "val_images": run.facts["data"]["images"]["val"],
-        "seed": run.config["seed"],
+        "model": MODELS[run.saved.path.name],
+        "train_images": run.saved.facts["data"]["images"]["train"],
+        "val_images": run.saved.facts["data"]["images"]["val"],
+        "seed": run.saved.config["seed"],
         "test_images": accuracy.n,
         "accuracy": accuracy.value,
         "low": accuracy.low,
         "high": accuracy.high,
-        "balanced_accuracy": metrics["test/balanced_accuracy"].value,
-        "log_loss": metrics["test/log_loss"].value,
+        "balanced_accuracy": metrics[Key("balanced_accuracy", split="test")].value,
+        "log_loss": metrics[Key("log_loss", split="test")].value,
         "seconds_fit": costs["seconds_fit"],
         "seconds_predict_per_image": costs["seconds_predict_per_image"],
         "size_bytes": costs["size_bytes"],
@@ -155,8 +154,8 @@ def measured(data: str, run: FinishedRun) -> dict[str, object]:
 
 def paired(data: str, runs: Sequence[FinishedRun]) -> list[dict[str, object]]:
     """Lines of pairs.csv: differences of accuracy on the same test images, Holm's correction over the pairs."""
-    found = compare([Candidate.of(MODELS[run.path.name], run.predictions) for run in runs], n_resamples=100)
-    size = runs[0].facts["data"]["images"]["train"]
+    found = compare([Candidate.of(MODELS[run.saved.path.name], run.predictions) for run in runs], n_resamples=100)
+    size = runs[0].saved.facts["data"]["images"]["train"]
     lines = []
     for pair in found.pairs:
         one = pair.differences["accuracy"]

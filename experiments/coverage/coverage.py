@@ -17,7 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from medvision.evaluation import Predictions, evaluate
+from medvision.metrics.estimates import Key, evaluate
+from medvision.metrics.predictions import Predictions
 from medvision.randomness import generator
 
 
@@ -66,10 +67,11 @@ SETTINGS = [
 ]
 COLUMNS = (
     *("accuracy", "balanced_accuracy", "mcc", "kappa", "log_loss", "brier", "ece"),
-    *("calibration_slope", "calibration_intercept", "macro/specificity", "macro/precision", "macro/f1"),
-    *("macro/auroc", "macro/average_precision", "recall/2", "specificity/2", "precision/2", "npv/2", "f1/2"),
-    *("auroc/2", "average_precision/2"),
+    *("calibration_slope", "calibration_intercept", "macro_specificity", "macro_ppv", "macro_f1"),
+    *("macro_auroc", "macro_average_precision"),
 )
+OF_A_CLASS = ("sensitivity", "specificity", "ppv", "npv", "f1", "auroc", "average_precision")
+KEYS = {name: Key(name) for name in COLUMNS} | {f"{name}, class 2": Key(name, "2") for name in OF_A_CLASS}
 
 
 def main() -> None:
@@ -94,14 +96,15 @@ def coverage(setting: Setting, draws: int, resamples: int) -> dict[str, dict[str
     alone = Predictions.from_logits(
         ids=million.ids, targets=million.targets, logits=million.logits, class_names=million.class_names
     )
-    truth = {name: estimate.value for name, estimate in evaluate(alone, n_resamples=2).items()}
-    held, defined = dict.fromkeys(COLUMNS, 0), dict.fromkeys(COLUMNS, 0)
-    low, high = dict.fromkeys(COLUMNS, 0), dict.fromkeys(COLUMNS, 0)
-    cautious = dict.fromkeys(COLUMNS, 0)
+    exact = evaluate(alone, n_resamples=2)
+    truth = {name: exact[key].value for name, key in KEYS.items()}
+    held, defined = dict.fromkeys(KEYS, 0), dict.fromkeys(KEYS, 0)
+    low, high = dict.fromkeys(KEYS, 0), dict.fromkeys(KEYS, 0)
+    cautious = dict.fromkeys(KEYS, 0)
     for _ in range(draws):
         estimates = evaluate(setting.draw(rng, setting.units), n_resamples=resamples)
-        for name in COLUMNS:
-            estimate = estimates[name]
+        for name, key in KEYS.items():
+            estimate = estimates[key]
             if estimate.value is None:
                 continue
             defined[name] += 1
@@ -118,7 +121,7 @@ def coverage(setting: Setting, draws: int, resamples: int) -> dict[str, dict[str
             "defined": round(defined[name] / draws, 4),
             "with_caution": round(cautious[name] / draws, 4),
         }
-        for name in COLUMNS
+        for name in KEYS
     }
 
 
@@ -128,7 +131,7 @@ def show(results: dict[str, dict[str, dict[str, float | None]]]) -> None:
     table.add_column("metric")
     for number in range(len(results)):
         table.add_column(str(number + 1), justify="right")
-    for name in COLUMNS:
+    for name in KEYS:
         shares = [result[name]["coverage"] for result in results.values()]
         table.add_row(name, *("" if share is None else f"{100 * share:.1f}" for share in shares))
     Console(width=200).print(table)

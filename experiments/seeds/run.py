@@ -16,15 +16,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from medvision import compose, fit
-from medvision.config import quoted
-from medvision.evaluation import Predictions
-from medvision.evaluation.comparison import Candidate, Comparison, compare
-from medvision.evaluation.intervals import wilson
-from medvision.evaluation.paired import mcnemar
-from medvision.evaluation.plots import BLUE, DIM, INK, RULE, VERMILION
-from medvision.evaluation.replicates import Replicate
-from medvision.finished import find
-from medvision.rundir import RunDirectory
+from medvision.comparison.compare import Candidate, Comparison, compare
+from medvision.comparison.groups import find
+from medvision.comparison.paired_tests import mcnemar
+from medvision.comparison.replicates import Replicate
+from medvision.config.compose import quoted
+from medvision.metrics.intervals import wilson
+from medvision.metrics.predictions import Predictions
+from medvision.reports.plots import BLUE, DIM, INK, RULE, VERMILION
+from medvision.runs.saved_run import SavedRun
 
 DATA = {
     "digits": ("Digits", ("data=digits", "trainer.max_epochs=20")),
@@ -41,7 +41,7 @@ RECIPES = {
 }
 SHARED = (
     "model=small_cnn",
-    "trainer=cpu",
+    "trainer.accelerator=cpu",
     "logger=none",
     "optimizer=adamw",
     "optimizer.lr=3e-3",
@@ -85,13 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(folder: Path, changes: Sequence[str]) -> None:
     """Train one seed of a recipe into DATA/RECIPE/SEED, unless that is done."""
-    directory = RunDirectory(folder)
-    status = directory.facts.get("status")
-    if status == "finished":
+    run = SavedRun(folder)
+    if run.is_finished:
         return
-    unfinished = status is not None and (status != "failed" or directory.last.exists())
     data, recipe, seed = folder.parts[-3:]
-    where = f"{'resume' if unfinished else 'out'}={quoted(folder)}"
+    where = f"{'resume' if run.is_resumable else 'out'}={quoted(folder)}"
     fit(compose(*DATA[data][1], *SHARED, *RECIPES[recipe], *changes, f"seed={seed}", where))
 
 

@@ -22,8 +22,9 @@ from measuring import in_turns, parser, publish, read, share
 
 from medvision.data.augment import Augmentation
 from medvision.data.datamodule import ImageDataModule
-from medvision.data.sources import image_folder
-from medvision.models.torchvision_models import torchvision_model
+from medvision.data.layouts.folders import image_folder
+from medvision.data.options import DataOptions
+from medvision.models.pretrained import pretrained
 
 SIDE = 224
 
@@ -36,10 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["MEDVISION_CACHE"] = folder
         augmentation = Augmentation(zoom=0.1, rotation=10.0, translation=0.05, fill="zero")
         data = ImageDataModule(
-            partial(image_folder, root), image_size=SIDE, channels=3, batch_size=size, augmentation=augmentation
+            partial(image_folder, root),
+            DataOptions(image_size=SIDE, channels=3, batch_size=size),
+            augmentation=augmentation,
         )
         data.setup()
-        epoch = Epoch(data, torchvision_model, partial(torch.optim.Adam, lr=1e-3, fused=True), size, steps)
+        epoch = Epoch(data, pretrained, partial(torch.optim.Adam, lr=1e-3, fused=True), size, steps)
         seconds = in_turns(
             {"medvision": partial(by_fit, epoch), "one fixed batch": partial(fixed_batch, epoch)}, given.rounds
         )

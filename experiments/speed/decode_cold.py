@@ -21,7 +21,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from medvision.data import cache
-from medvision.data.sources import image_folder
+from medvision.data.layouts.folders import image_folder
 
 SIDE = 224
 PARTS = ("Training", "Testing")

@@ -18,7 +18,8 @@ from decode_cold import SIDE, data_loader, enlarge
 from measuring import fastest, in_turns, parser, publish, read, speedup
 
 from medvision.data.datamodule import ImageDataModule
-from medvision.data.sources import image_folder
+from medvision.data.layouts.folders import image_folder
+from medvision.data.options import DataOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def prepared(root: Path) -> ImageDataModule:
     """All images of the folder, none left out for being a copy of another."""
-    data = ImageDataModule(partial(image_folder, root), image_size=SIDE, leakage="keep", eval_batch_size=32)
+    data = ImageDataModule(
+        partial(image_folder, root), DataOptions(image_size=SIDE, leakage="keep", eval_batch_size=32)
+    )
     data.setup()
     return data
 

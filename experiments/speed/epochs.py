@@ -20,9 +20,11 @@ from torch.optim import Optimizer
 
 from medvision.data.augment import Augment
 from medvision.data.datamodule import ImageDataModule
+from medvision.data.options import DataOptions
 from medvision.data.table import ImageTable
 from medvision.models.network import Network
 from medvision.randomness import generator, key
+from medvision.tasks import Task
 from medvision.training.classifier import Classifier
 from medvision.training.fit import fit_network
 from medvision.training.precision import choose_precision
@@ -80,9 +82,11 @@ def noise(n: int, shape: tuple[int, int, int]) -> np.ndarray:
 def in_memory(images: np.ndarray, batch_size: int, augmentation: Augment | None = None) -> ImageDataModule:
     """A data module over images of ten classes, set up; 2 % of them are kept from training."""
     frame = pd.DataFrame({"image": np.arange(len(images)), "label": np.arange(len(images)) % 10})
-    table = ImageTable(frame, tuple("0123456789"), images)
+    table = ImageTable(frame, Task.classes(tuple("0123456789")), images)
     data = ImageDataModule(
-        lambda: table, batch_size=batch_size, val_fraction=0.01, test_fraction=0.01, augmentation=augmentation
+        lambda: table,
+        DataOptions(batch_size=batch_size, val_fraction=0.01, test_fraction=0.01),
+        augmentation=augmentation,
     )
     data.setup()
     return data

@@ -21,7 +21,8 @@ from epochs import Epoch, by_fit, by_hand
 from measuring import Row, in_turns, parser, publish, read, share
 
 from medvision.data.datamodule import ImageDataModule
-from medvision.data.sources import mnist
+from medvision.data.layouts.arrays import mnist
+from medvision.data.options import DataOptions
 from medvision.models.small_cnn import small_cnn
 
 GOALS = {32: 1.05, 512: 1.02}  # batch size and the ratio that is allowed
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measure(batch_size: int, rounds: int, steps: int | None) -> list[Row]:
-    data = ImageDataModule(partial(mnist, os.environ.get("MEDVISION_DATA", "data")), batch_size=batch_size)
+    data = ImageDataModule(partial(mnist, os.environ.get("MEDVISION_DATA", "data")), DataOptions(batch_size=batch_size))
     data.setup()
     epoch = Epoch(data, small_cnn, partial(torch.optim.Adam, lr=1e-3, fused=True), batch_size, steps)
     plain, prepared = "a loop by hand", "the same loop, prepared"

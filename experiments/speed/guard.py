@@ -13,9 +13,10 @@ import pandas as pd
 from measuring import allowed, clocked, in_turns, parser, publish, read
 from numpy.typing import NDArray
 
-from medvision.data import guard
+from medvision.data import leakage as guard
 from medvision.data.statistics import chunks
 from medvision.data.table import ImageTable
+from medvision.tasks import Task
 
 LIMIT = 3.0  # seconds
 
@@ -33,7 +34,7 @@ def cifar_like(n: int) -> ImageTable:
     images[-1000:] = images[:1000]
     split = np.repeat(["train", "test"], [n - n // 6, n // 6])
     frame = pd.DataFrame({"image": np.arange(n), "label": np.arange(n) % 10, "split": split})
-    return ImageTable(frame, tuple("0123456789"), images)
+    return ImageTable(frame, Task.classes(tuple("0123456789")), images)
 
 
 def look(table: ImageTable) -> None:

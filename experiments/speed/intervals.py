@@ -9,7 +9,6 @@ MNIST's size, 10,000 images of ten classes.
     python experiments/speed/intervals.py
 """
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,10 +16,12 @@ import numpy as np
 from measuring import allowed, clocked, in_turns, parser, publish, read, speedup
 from sklearn.metrics import roc_auc_score
 
-from medvision.evaluation import Predictions, evaluate
-from medvision.evaluation.intervals import delong
-from medvision.evaluation.ranking import Ranking
-from medvision.evaluation.resampling import Resampling
+from medvision.metrics.bootstrap import Resampling
+from medvision.metrics.estimates import evaluate
+from medvision.metrics.intervals import delong
+from medvision.metrics.predictions import Predictions
+from medvision.metrics.ranks import Ranking
+from medvision.runs.provenance import peak_memory
 
 RESAMPLES = 1000
 TURN = 16  # of our resamples between two of scikit-learn's
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     brief = in_turns(quick, min(given.rounds, 3))
     found = in_turns(bootstraps(scores, positive, million), given.rounds)
     whole = {"evaluate": [processor(lambda: evaluate(million, n_resamples=RESAMPLES))()], LOOP: found[LOOP][-1:]}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    peak = peak_memory() / 1e9
     what = f"of {n:,} binary predictions"
     rows = [
         allowed(f"DeLong's interval {what}", brief["DeLong"], 1.0),

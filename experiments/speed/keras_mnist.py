@@ -31,10 +31,10 @@ from measuring import in_turns, parser, publish, read, speedup
 from omegaconf import DictConfig
 
 from medvision import compose
+from medvision.config.targets import build
 from medvision.data.table import SplitArrays
+from medvision.pipeline.prepare import read_data
 from medvision.randomness import key
-from medvision.stages import read_data
-from medvision.targets import build
 from medvision.training.classifier import Classifier
 from medvision.training.fit import fit_network
 
@@ -103,20 +103,24 @@ class Clock(Checkpoint):
 
 def recipe(seed: int, accuracy: float, changes: Sequence[str]) -> float:
     """Seconds until the experiment's network has the accuracy."""
-    cfg = compose(f"experiment={EXPERIMENT}", f"seed={seed}", "trainer=cpu", *CHANGES, *changes)
+    cfg = compose(f"experiment={EXPERIMENT}", f"seed={seed}", "trainer.accelerator=cpu", *CHANGES, *changes)
     cfg.trainer.limit_val_batches = 0
     if cfg.ema.decay:
         raise SystemExit(f"{EXPERIMENT} averages its weights, which is not tested here.")
     data = read_data(cfg)
     torch.manual_seed(key(seed, "weights"))
-    network = build(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size)
+    network = build(
+        cfg.model, "model", num_classes=data.num_classes, in_channels=data.in_channels, image_size=data.image_size
+    )
     prepare(network, data)
     clock = Clock(lambda: tested(network, cfg, data.split("test")), accuracy)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build(cfg.trainer, batch_size=cfg.data.batch_size, callbacks=[clock], directory=Path(folder))
-        loss = build(cfg.loss)
-        loss.set_class_counts(torch.from_numpy(data.class_counts("train")))
-        classifier = Classifier(network, build(cfg.optimizer), build(cfg.scheduler), loss, seed=seed)
+        trainer = build(
+            cfg.trainer, "trainer", batch_size=cfg.data.batch_size, callbacks=[clock], directory=Path(folder)
+        )
+        loss = build(cfg.loss, "loss", task=data.task, class_counts=data.class_counts("train"))
+        optimizer, scheduler = build(cfg.optimizer, "optimizer"), build(cfg.scheduler, "scheduler")
+        classifier = Classifier(network, optimizer, scheduler, loss, seed=seed)
         clock.begin = time.perf_counter()
         fit_network(classifier, data, trainer)
     if clock.reached < accuracy:

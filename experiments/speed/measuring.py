@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from medvision.provenance import environment
+from medvision.runs.provenance import environment
 
 RESULTS = Path(__file__).with_name("results")
 Seconds = dict[str, list[float]]  # name of each side and what it needed in each round

@@ -1,6 +1,6 @@
 """Time of a multirun of a few jobs over that of the same runs one after another.
 
-Both are what a user types: `python -m medvision.train -m experiment=digits_cnn seed=0,1,2,3`, and four times the same
+Both are what a user types: `medvision train -m experiment=digits_cnn seed=0,1,2,3`, and four times the same
 with one seed, each in an empty folder. Both include everything from the command to the last report.
 
     python experiments/speed/multirun_overhead.py

@@ -23,13 +23,14 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from medvision.inference.evidence import Evidence
 from medvision.inference.exported import OnnxFile
-from medvision.inference.onnx_predictor import OnnxPredictor
+from medvision.inference.onnx import OnnxPredictor
 from medvision.inference.predictor import Predictor
-from medvision.inference.quantise import quantise
+from medvision.inference.quantize import quantise
 from medvision.models.network import Network
+from medvision.models.pretrained import pretrained
 from medvision.models.small_cnn import small_cnn
-from medvision.models.torchvision_models import torchvision_model
 from medvision.randomness import generator
+from medvision.tasks import Task
 
 CLASSES = 10
 START = """
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure("SmallCNN", small_cnn(CLASSES, 1, (28, 28)), (1, 28), small, given.rounds, Path(folder))
-        resnet = torchvision_model(CLASSES, 3, (224, 224), name="resnet18")
+        resnet = pretrained(CLASSES, 3, (224, 224), name="resnet18")
         rows += measure("ResNet-18", resnet, (3, 224), large, given.rounds, Path(folder))
     publish(rows, given, {"onnxruntime": onnxruntime.__version__})
 
@@ -77,21 +78,18 @@ def variants(
 ) -> dict[str, Callable[[NDArray[np.uint8]], NDArray[np.float64]]]:
     """The ways to predict, each of the same network; leaves model.onnx in `folder`."""
     decode = {"size": images.shape[2:], "channels": images.shape[1], "resize": "stretch"}
-    predictor = Predictor(network, [str(one) for one in range(CLASSES)], decode=decode)
-    facts = {
-        "class_names": list(predictor.class_names),
-        "decode": decode,
-        "temperature": 1.0,
-        **dict.fromkeys(("operating_point", "conformal", "gate")),
-    }
+    predictor = Predictor(network, Task.classes([str(one) for one in range(CLASSES)]), decode=decode)
+    facts = {"task": predictor.task.to_json(), "decode": decode, **predictor.decision.to_json()}
     some = images[:32]
     evidence = Evidence("noise", some, some, some, None)
     exact = OnnxFile(predictor)
     files = {
         "onnx": exact,
-        "onnx, int8 dynamic": OnnxFile(predictor, quantise(exact.graph, "dynamic", evidence)),
-        "onnx, int8 dynamic, convolutions too": OnnxFile(predictor, with_convolutions(exact.graph, folder)),
-        "onnx, int8 static": OnnxFile(predictor, quantise(exact.graph, "static", evidence)),
+        "onnx, int8 dynamic": OnnxFile(predictor, dynamic(exact.graph, ["Gemm", "MatMul"], folder)),
+        "onnx, int8 dynamic, convolutions too": OnnxFile(
+            predictor, dynamic(exact.graph, ["Conv", "Gemm", "MatMul"], folder)
+        ),
+        "onnx, int8 static": OnnxFile(predictor, quantise(exact.graph, evidence)),
     }
     (folder / "model.onnx").write_bytes(exact.content(facts))
     threads = torch.get_num_threads()
@@ -100,11 +98,11 @@ def variants(
     }
 
 
-def with_convolutions(graph: bytes, folder: Path) -> bytes:
-    """Dynamic quantisation of every layer it exists for; onnxruntime runs ConvInteger with unsigned weights only."""
+def dynamic(graph: bytes, layers: list[str], folder: Path) -> bytes:
+    """Dynamic quantisation, which export does not offer; onnxruntime runs ConvInteger with unsigned weights only."""
     source, result = folder / "source.onnx", folder / "dynamic.onnx"
     source.write_bytes(graph)
-    quantize_dynamic(source, result, ["Conv", "Gemm", "MatMul"], weight_type=QuantType.QUInt8)
+    quantize_dynamic(source, result, layers, weight_type=QuantType.QUInt8)
     return result.read_bytes()
 
 

@@ -19,12 +19,14 @@ import torch
 from measuring import Row, clocked, in_turns, parser, publish, read, share, speedup
 
 from medvision.data.decode import decode_all, decode_chunks
-from medvision.inference.annotate import annotate
-from medvision.inference.gate import gate_statistics
-from medvision.inference.inputs import find_images
+from medvision.inference.decision import Decision
+from medvision.inference.ood import fit_statistics
 from medvision.inference.predictor import Predictor
+from medvision.labelling.annotate import annotate
+from medvision.labelling.inputs import find_images
+from medvision.models.pretrained import pretrained
 from medvision.models.small_cnn import small_cnn
-from medvision.models.torchvision_models import torchvision_model
+from medvision.tasks import Task
 
 SIDE = 224
 BLOCK = 64  # images that annotate judges at a time at this size
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_files(Path(folder) / "images", count)
         for name, network in {
             "SmallCNN": small_cnn(4, 3, (SIDE, SIDE)),
-            "ResNet-18": torchvision_model(4, 3, (SIDE, SIDE), name="resnet18"),
+            "ResNet-18": pretrained(4, 3, (SIDE, SIDE), name="resnet18"),
         }.items():
             rows.append(files(name, network, Path(folder), given.rounds, given.device))
     publish(rows, given)
@@ -49,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def arrays(n: int, rounds: int, device: str) -> Row:
     images = np.random.default_rng(0).integers(0, 256, (n, 1, 28, 28), dtype=np.uint8)
     decode = {"size": (28, 28), "channels": 1, "resize": "letterbox"}
-    predictor = Predictor(small_cnn(10, 1, (28, 28)), [str(one) for one in range(10)], decode=decode, device=device)
+    task = Task.classes([str(one) for one in range(10)])
+    predictor = Predictor(small_cnn(10, 1, (28, 28)), task, decode=decode, device=device)
     ways = {
         "medvision": clocked(lambda: predictor.predict_probs(images)),
         "one by one": clocked(lambda: one_by_one(predictor, images)),
@@ -78,12 +81,12 @@ def write_files(folder: Path, count: int) -> None:
 
 def files(name: str, network: torch.nn.Module, folder: Path, rounds: int, device: str) -> Row:
     decode = {"size": (SIDE, SIDE), "channels": 3, "resize": "letterbox", "window": None, "frames": "reject"}
-    class_names = ("a", "b", "c", "d")
-    inputs = find_images(folder / "images", class_names)
+    task = Task.classes("abcd")
+    inputs = find_images(folder / "images", task.class_names)
     images, _ = decode_all(inputs.paths, SIDE, 3)
-    plain = Predictor(network, class_names, decode=decode, device=device)
-    gate = gate_statistics(images, plain.probs_and_embeddings(images)[1])
-    predictor = Predictor(network, class_names, decode=decode, gate=gate, device=device)
+    plain = Predictor(network, task, decode=decode, device=device)
+    decision = Decision(ood=fit_statistics(images, plain.probs_and_embeddings(images)[1]))
+    predictor = Predictor(network, task, decode=decode, decision=decision, device=device)
 
     def judge() -> None:
         for start in range(0, len(images), BLOCK):

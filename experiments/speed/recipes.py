@@ -1,6 +1,6 @@
 """What a fast recipe reaches, and how long it takes from the command to the report, over several seeds.
 
-Each run is what a user types, `python -m medvision.train experiment=... seed=0`, in an empty folder, evaluation and
+Each run is what a user types, `medvision train experiment=... seed=0`, in an empty folder, evaluation and
 report included. Accuracy is the mean over the seeds, measured on the test images, with the views that the recipe
 averages. CIFAR-10 is a copy whose pixels were compressed once more as JPEG, a folder cifar10_jpeg in MEDVISION_DATA; it
 costs about 3 points of accuracy. Its files are decoded once, by whatever run comes first. `--rounds` is the number of
@@ -33,7 +33,7 @@ import torch
 from epochs import Epoch, by_hand, in_memory, noise
 from measuring import Row, allowed, parser, publish, read, share, speedup
 
-from medvision.models.resnet import small_resnet
+from medvision.models.small_resnet import small_resnet
 
 RESNET_EPOCHS, RESNET_IMAGES, RESNET_BATCH, RESNET_STEPS = 40, 50_000, 128, 6
 

@@ -35,8 +35,8 @@ from torch import Tensor
 
 from medvision.data.augment import Augmentation
 from medvision.data.loader import BatchLoader
-from medvision.evaluation.plots import BLUE, DIM, GREEN, INK, RULE, VERMILION
 from medvision.models.small_cnn import small_cnn
+from medvision.reports.plots import BLUE, DIM, GREEN, INK, RULE, VERMILION
 
 SHAPE = (1, 16, 16)
 BATCH = 256

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from measuring import RESULTS, figure, goal, ratio
 
-from medvision.evaluation.plots import BLUE, DIM, INK, RULE, VERMILION
+from medvision.reports.plots import BLUE, DIM, INK, RULE, VERMILION
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- benchmarks: written by experiments/speed/summary.py -->", "<!-- end of benchmarks -->"

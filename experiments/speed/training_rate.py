@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from epochs import Epoch, by_fit, in_memory, noise, step_through
 from measuring import fastest, in_turns, parser, publish, read, speedup
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from medvision import compose
-from medvision.targets import build
+from medvision.config.targets import build
+from medvision.models.network import Network
 
 # The experiment whose network, batch size, optimizer and augmentation our side has.
 EXPERIMENT = "cifar_fast"
@@ -35,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = 8 if given.tiny else cfg.data.batch_size
     steps = 2 if given.tiny else max(3, 3072 // size)
     images = noise(max(1_000, 2 * size), (3, 32, 32)) if given.tiny else noise(20_000, (3, 32, 32))
-    data = in_memory(images, size, build(cfg.augmentation))
-    epoch = Epoch(data, partial(build, cfg.model), build(cfg.optimizer), size, steps)
+    data = in_memory(images, size, build(cfg.augmentation, "augmentation"))
+    epoch = Epoch(data, partial(network, cfg.model), build(cfg.optimizer, "optimizer"), size, steps)
     theirs = {
         f"DataLoader, {workers} workers": partial(with_data_loader, epoch, Pictures(images), workers)
         for workers in (0, 2)
@@ -47,6 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rate = trained / sorted(found["medvision"])[given.rounds // 2]
     claim = f"training on {trained:,} images, the network of {EXPERIMENT}, {epoch.precision}: {rate:,.0f} images/s"
     publish([speedup(claim, found, "medvision", best, at_least=2.5)], given)
+
+
+def network(node: DictConfig, num_classes: int, in_channels: int, image_size: tuple[int, int]) -> Network:
+    return build(node, "model", num_classes=num_classes, in_channels=in_channels, image_size=image_size)
 
 
 class Pictures(Dataset):

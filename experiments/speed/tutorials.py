@@ -26,7 +26,8 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from medvision.data.datamodule import ImageDataModule
-from medvision.data.sources import mnist
+from medvision.data.layouts.arrays import mnist
+from medvision.data.options import DataOptions
 from medvision.models.small_cnn import small_cnn
 
 BATCH = 32
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = read(parser(__file__, __doc__, rounds=4), arguments)
     steps = 3 if given.tiny else 400
     root = os.environ.get("MEDVISION_DATA", "data")
-    data = ImageDataModule(partial(mnist, root), batch_size=BATCH)
+    data = ImageDataModule(partial(mnist, root), DataOptions(batch_size=BATCH))
     data.setup()
     epoch = Epoch(data, small_cnn, partial(torch.optim.Adam, lr=1e-3, fused=True), BATCH, steps)
     normalised = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])

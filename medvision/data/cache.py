@@ -4,7 +4,6 @@ An entry is a folder named by a SHA-256 over what its pixels depend on. It appea
 it lies `<key>.lock`, held while the entry is made, opened or removed, and, while it is made, `<key>.partial`.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from medvision.data.cache_folder import HASHES, INDEX, MOMENTS, PIXELS, limit, location, locked, make_room, total_size
 from medvision.data.decode import Unusable, decode_chunks
-from medvision.data.guard import pixel_hashes
+from medvision.data.leakage import pixel_hashes
 from medvision.data.limits import Frames
 from medvision.data.resize import Resize, height_width
 from medvision.data.statistics import moments, one_coloured
@@ -48,7 +47,7 @@ class Decoded(NamedTuple):
     Attributes:
         pixels: (N, C, H, W) uint8, mapped read-only; zeros where a file is bad.
         bad: index, reason and stage of each file that cannot be used, in order.
-        hashes: (N,) of `medvision.data.guard.pixel_hashes`.
+        hashes: (N,) of `medvision.data.leakage.pixel_hashes`.
         plain: rows of the images of one colour; see `medvision.data.statistics.one_coloured`.
         moments: (N, C, 2) of `medvision.data.statistics.moments`. Like the two before, they are kept so that a later
             run need not read all pixels.
@@ -187,19 +186,18 @@ def _checked(entry: Path, shape: tuple[int, ...]) -> Decoded:
     count = max(1, min(len(found.pixels), _CHECKED_IMAGES, _CHECKED_BYTES // nbytes))
     with (entry / PIXELS).open("rb", buffering=0) as file:  # mapped pages would count as this process's memory
         for row in np.linspace(0, len(found.pixels) - 1, count).astype(np.int64).tolist():
-            image = np.frombuffer(os.pread(file.fileno(), nbytes, row * nbytes), np.uint8)
+            file.seek(row * nbytes)
+            image = np.frombuffer(file.read(nbytes), np.uint8)
             if pixel_hashes([image[np.newaxis]])[0] != found.hashes[row]:
                 raise ValueError(f"the pixels of image {row} have changed")
     return found
 
 
 def _mapped(folder: Path, shape: tuple[int, ...]) -> Any:
-    """(N, C, H, W) uint8 that nobody removes while it is used."""
+    """(N, C, H, W) uint8. Should the file be removed, the map outlives it; Windows keeps a mapped file."""
     with (folder / PIXELS).open("rb") as file:
         if os.fstat(file.fileno()).st_size != np.prod(shape, dtype=np.int64):
             raise ValueError("pixels are missing")
-        # The map keeps a copy of the descriptor, and with it the lock, until the last view of the array is gone.
-        fcntl.flock(file, fcntl.LOCK_SH)
         return np.memmap(file, np.uint8, "r", shape=shape)
 
 

@@ -1,14 +1,13 @@
 """The folder of decoded images: where it lies, who holds what in it, and what leaves when it is full."""
 
-import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from medvision.errors import ConfigError, DataError
+from medvision.files import Locked, lock
 
 log = logging.getLogger(__name__)
 
@@ -34,23 +33,13 @@ def limit() -> float:
     raise ConfigError(f"MEDVISION_CACHE_LIMIT={text}: expected a number of GB above 0, such as 50.")
 
 
-@contextmanager
-def locked(entry: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an entry against other processes; the lock goes with the process, however it ends.
+def locked(entry: Path, *, wait: bool = True) -> AbstractContextManager[None]:
+    """Hold an entry against other processes; see `medvision.files.lock`."""
 
-    Raises:
-        BlockingIOError: if another one holds it and this one shall not wait.
-    """
-    # The lock file stays: removed, it could be held by one process and made anew by the next.
-    with entry.with_suffix(".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise
-            log.info("Another run decodes or opens the same images: waiting for it ...")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    def waiting() -> None:
+        log.info("Another run is decoding or opening the same images: waiting for it ...")
+
+    return lock(entry.with_suffix(".lock"), wait=wait, waiting=waiting)
 
 
 def make_room(root: Path, needed: int) -> None:
@@ -106,10 +95,13 @@ def _size(entry: Path) -> int:
 
 
 def _remove(path: Path) -> bool:
-    """Remove an entry, or what a killed run left of one, unless somebody makes or uses it."""
-    with suppress(BlockingIOError), locked(path.with_suffix(""), wait=False):
-        with suppress(FileNotFoundError), (path / PIXELS).open("r+b") as pixels:
-            fcntl.flock(pixels, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Remove an entry, or what a killed run left of one, unless another process is making or opening it.
+
+    A run that has the entry mapped keeps its pixels on Linux and macOS. On Windows the rename fails, and all stays.
+    """
+    with suppress(Locked, PermissionError), locked(path.with_suffix(""), wait=False):
+        if not path.suffix:
+            path = path.rename(path.with_suffix(".partial"))
         shutil.rmtree(path)
         return True
     return False

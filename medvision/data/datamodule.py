@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,17 +12,16 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medvision.data import guard, splits, statistics
+from medvision.data import leakage, splits, statistics
 from medvision.data.augment import Augment
-from medvision.data.guard import Findings, Leakage
-from medvision.data.limits import Frames
+from medvision.data.leakage import Findings
 from medvision.data.loader import Batch, BatchLoader, place
-from medvision.data.options import Options
+from medvision.data.options import DataOptions
 from medvision.data.pixels import read_pixels
-from medvision.data.quarantine import OnBadImage, set_aside
-from medvision.data.resize import Resize
+from medvision.data.quarantine import set_aside
 from medvision.data.subsample import limit_train
 from medvision.data.table import SPLITS, ImageTable, SplitArrays
+from medvision.tasks import Task
 
 
 class ImageDataModule(LightningDataModule):
@@ -31,31 +30,14 @@ class ImageDataModule(LightningDataModule):
     Without a Trainer: `setup()`, then iterate `train_dataloader()`; each pass is the next epoch.
 
     Args:
-        source: returns the table, such as `medvision.data.sources.digits` or a partial of one that needs a root.
-        image_size: height and width in pixels; None keeps the size of a source that brings arrays.
-        channels: 1 for grey, 3 for RGB; None keeps that of the arrays, and is 3 for files.
-        resize: "letterbox", "stretch" or "crop"; see `medvision.data.decode`.
-        batch_size: training images in a step, over all processes.
-        eval_batch_size: validation or test images in a step, over all processes.
-        val_fraction: share of the training images that validate where the source has no validation split.
-        test_fraction: share of the images that test where the source has no test split.
-        calibration_fraction: share of the validation images that is set apart for what is fitted after training.
-        split_seed: seed of those shares; they do not depend on `seed`.
-        device_resident: whether all images lie on the accelerator; "auto" where they fit in 30 % of its free memory.
-        n_folds: number of folds for cross-validation of train, or None; see `medvision.data.splits`.
-        fold: the fold that tests, in [0, n_folds); the official test part stays unused then.
-        leakage: what becomes of training images that also test: "drop", "error" or "keep"; see `medvision.data.guard`.
-        window: centre and width (HU in CT) for DICOM, instead of what each file says.
-        frames: which frame stands for a file of several: "reject", "first" or "middle".
-        on_bad_image: "quarantine" goes on without files that cannot be used, "error" does not.
-        max_bad_fraction: share of files that may be unusable before the data counts as broken.
-        max_train_samples: number of training images that are kept, or None for all; see `medvision.data.subsample`.
+        source: returns the table, such as `medvision.data.layouts.arrays.digits` or a partial of a layout with a root.
+        options: how images are read, split and batched.
         augmentation: changes training batches on the device; None trains on the images as they are.
         seed: seed of the order and the augmentation.
 
     Attributes (after `setup`):
         table: all images, each with its split, or with why it is set aside.
-        class_names: K names in the order of the labels; `num_classes` is K.
+        task: what is asked of an image, with the K class names in the order of the labels.
         in_channels: 1 or 3.
         image_size: (height, width) in pixels.
         quarantine: path, reason and stage of each file that could not be used.
@@ -64,10 +46,8 @@ class ImageDataModule(LightningDataModule):
     """
 
     table: ImageTable
-    class_names: tuple[str, ...]
-    num_classes: int
+    task: Task
     in_channels: int
-    resize: Resize
     image_size: tuple[int, int]
     quarantine: pd.DataFrame
     findings: Findings
@@ -80,51 +60,14 @@ class ImageDataModule(LightningDataModule):
     def __init__(
         self,
         source: Callable[[], ImageTable],
+        options: DataOptions | None = None,
         *,
-        image_size: int | None = None,
-        channels: Literal[1, 3] | None = None,
-        resize: Resize = "letterbox",
-        batch_size: int = 32,
-        eval_batch_size: int = 512,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.2,
-        calibration_fraction: float = 0.5,
-        split_seed: int = 0,
-        n_folds: int | None = None,
-        fold: int | None = None,
-        leakage: Leakage = "drop",
-        window: tuple[float, float] | None = None,
-        frames: Frames = "reject",
-        device_resident: bool | Literal["auto"] = "auto",
-        on_bad_image: OnBadImage = "quarantine",
-        max_bad_fraction: float = 0.1,
-        max_train_samples: int | None = None,
         augmentation: Augment | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self._source = source
-        self._options = Options(
-            image_size=image_size,
-            channels=channels,
-            resize=resize,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            calibration_fraction=calibration_fraction,
-            split_seed=split_seed,
-            n_folds=n_folds,
-            fold=fold,
-            leakage=leakage,
-            window=window,
-            frames=frames,
-            device_resident=device_resident,
-            on_bad_image=on_bad_image,
-            max_bad_fraction=max_bad_fraction,
-            max_train_samples=max_train_samples,
-        )
-        self.resize = resize
+        self.options = options or DataOptions()
         self.augmentation = augmentation
         self.seed = seed
         self._source_table: ImageTable | None = None
@@ -146,7 +89,7 @@ class ImageDataModule(LightningDataModule):
         if hasattr(self, "_pixels"):
             return
         self.prepare_data()
-        (table, self._source_table), options = (self._source_table, None), self._options
+        (table, self._source_table), options = (self._source_table, None), self.options
         assert table is not None
         pixels, bad, hashes, plain, self._moments = read_pixels(
             table,
@@ -167,15 +110,37 @@ class ImageDataModule(LightningDataModule):
             fold=options.fold,
             hashes=hashes,
         )
-        self.findings = guard.inspect(table, hashes)
-        table = guard.apply(table, self.findings, options.leakage)
+        self.findings = leakage.inspect(table, hashes)
+        table = leakage.apply(table, self.findings, options.leakage)
         splits.check_classes(table)
         table = limit_train(table, options.max_train_samples, options.split_seed)
         self.table = splits.set_calibration_apart(table, options.calibration_fraction, options.split_seed, hashes)
         self.one_coloured = plain[np.isin(self.table.splits[plain], SPLITS)]
         self._pixels, self._positions, self._hashes = pixels, positions, hashes
-        self.class_names, self.num_classes = table.class_names, len(table.class_names)
+        self.task = table.task
         self.in_channels, self.image_size = pixels.shape[1], (pixels.shape[2], pixels.shape[3])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names in the order of the labels."""
+        return self.task.class_names
+
+    @property
+    def decode(self) -> dict[str, Any]:
+        """How its images were read, as `medvision.data.decode.decode` takes it."""
+        options = self.options
+        return {
+            "size": list(self.image_size),
+            "channels": self.in_channels,
+            "resize": options.resize,
+            "window": options.window and list(options.window),
+            "frames": options.frames,
+        }
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.task.num_classes
 
     def altered(self, *, table: ImageTable | None = None, pixels: NDArray[np.uint8] | None = None) -> Self:
         """A copy, set up, with other labels or other pixels: (N, C, H, W), one for each row of the table."""
@@ -191,15 +156,15 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Shuffled whole batches of the training images."""
-        return self._loader("train", self._options.batch_size, training=True)
+        return self._loader("train", self.options.batch_size, training=True)
 
     def val_dataloader(self) -> BatchLoader:
         """The validation images in order."""
-        return self._loader("val", self._options.eval_batch_size, training=False)
+        return self._loader("val", self.options.eval_batch_size, training=False)
 
     def test_dataloader(self) -> BatchLoader:
         """The test images in order."""
-        return self._loader("test", self._options.eval_batch_size, training=False)
+        return self._loader("test", self.options.eval_batch_size, training=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment a training batch on its device; parameters depend on (seed, epoch, index) and (seed, step, rank)."""
@@ -229,7 +194,7 @@ class ImageDataModule(LightningDataModule):
 
     def never_seen(self) -> NDArray[np.bool_]:
         """(n,) which images of the test split share neither pixels nor group with what trains or validates."""
-        return ~np.isin(self._rows("test"), guard.inspect(self.table, self._hashes).seen)
+        return ~np.isin(self._rows("test"), leakage.inspect(self.table, self._hashes).seen)
 
     def splits_frame(self) -> pd.DataFrame:
         """Who is where: id, label (the class name), group, split and hash of the pixels of every image."""
@@ -276,7 +241,7 @@ class ImageDataModule(LightningDataModule):
 
     def _images_for(self, device: torch.device) -> Tensor | NDArray[np.uint8]:
         if self._placed is None or self._placed[0] != device:
-            self._placed = (device, place(self._pixels, device, self._options.device_resident))
+            self._placed = (device, place(self._pixels, device, self.options.device_resident))
         return self._placed[1]
 
     def _params(self, augmentation: Augment, epoch: int, device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from medvision.data import dicom
+from medvision.data.dicom import read as dicom
 from medvision.data.limits import MAX_BYTES, MAX_PIXELS, Frames, check_size, choose_frame
 from medvision.data.resize import Resize, conform, height_width
 from medvision.errors import BadImage
@@ -63,7 +63,7 @@ def decode(
     One conversion for everything: EXIF orientation is applied; 16-bit values are scaled by 1/257 so that 0..65535
     becomes 0..255; palettes are resolved; alpha is dropped (in a TIFF, libtiff first multiplies the colours by it);
     CMYK becomes RGB; colour to grey is ITU-R 601 luma, grey to colour is repeated. A JPEG of at least twice the asked
-    size is decoded at a half, quarter or eighth of its own. DICOM: see `medvision.data.dicom.decode`.
+    size is decoded at a half, quarter or eighth of its own. DICOM: see `medvision.data.dicom.read.decode`.
 
     Args:
         source: path of the file, or its bytes.

@@ -1,7 +1,7 @@
-"""Images from elsewhere, on which a finished model is tested: read as the model reads, labelled in its words."""
+"""External test images: read as the model reads its images, labelled with its class names."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvision.data import statistics
+from medvision.data.options import DataOptions
 from medvision.data.pixels import read_pixels
-from medvision.data.quarantine import OnBadImage, set_aside
+from medvision.data.quarantine import set_aside
 from medvision.data.table import ImageTable, SplitArrays
 from medvision.errors import DataError
+from medvision.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class External:
 
     Attributes:
         arrays: n usable images; targets count in the model's classes.
-        hashes: (n,) of `medvision.data.guard.pixel_hashes`.
+        hashes: (n,) of `medvision.data.leakage.pixel_hashes`.
         quarantine: path, reason and stage of each file that could not be used.
         fingerprint: SHA-256, in hex, over ids, labels and pixels.
     """
@@ -34,26 +36,25 @@ class External:
 
 def read_external(
     table: ImageTable,
-    class_names: Sequence[str],
+    task: Task,
     decode: Mapping[str, Any],
+    options: DataOptions | None = None,
     *,
     split: str | None = None,
-    on_bad_image: OnBadImage = "quarantine",
-    max_bad_fraction: float = 0.1,
 ) -> External:
     """Read the images of another source for a model that is there already.
 
     Args:
         table: of the other source; it may have fewer classes than the model, and none that the model does not know.
-        class_names: of the model, in the order of its outputs.
+        task: of the model.
         decode: settings of the model: `size`, `channels`, `resize`, `window` and `frames`.
+        options: `on_bad_image` and `max_bad_fraction` are used; how images are read is up to the model.
         split: only the images of this split; None takes all.
-        on_bad_image: see `medvision.data.quarantine.set_aside`.
-        max_bad_fraction: likewise.
 
     Raises:
         DataError: if there is a class that the model does not know, no image in the split, or too many bad files.
     """
+    class_names, options = task.class_names, options or DataOptions()
     unknown = [name for name in table.class_names if name not in class_names]
     if unknown:
         raise DataError(
@@ -64,7 +65,7 @@ def read_external(
         rows = np.flatnonzero(table.splits == split)
         if not len(rows):
             raise DataError(f"split={split}: the data has only {', '.join(sorted(set(table.splits.tolist())))}.")
-        table = ImageTable(table.frame.iloc[rows].reset_index(drop=True), table.class_names, table.images, table.root)
+        table = replace(table, frame=table.frame.iloc[rows].reset_index(drop=True))
     decoded = read_pixels(
         table,
         decode["size"],
@@ -73,10 +74,10 @@ def read_external(
         window=decode["window"],
         frames=decode["frames"],
     )
-    table, quarantine = set_aside(table, decoded.bad, on_bad_image, max_bad_fraction)
+    table, quarantine = set_aside(table, decoded.bad, options.on_bad_image, options.max_bad_fraction)
     usable = np.flatnonzero(table.splits != "quarantined")
     positions = usable if table.images is None else table.frame["image"].to_numpy(np.int64)[usable]
-    labels = np.array([list(class_names).index(name) for name in table.class_names], np.int64)
+    labels = np.array([class_names.index(name) for name in table.class_names], np.int64)
     arrays = SplitArrays(
         images=decoded.pixels[positions],
         targets=labels[table.labels[usable]],
@@ -84,11 +85,7 @@ def read_external(
         groups=table.groups[usable],
         meta={name: values[usable] for name, values in table.metadata.items()},
     )
-    tested = ImageTable(
-        table.frame.assign(split=np.where(table.splits == "quarantined", "quarantined", "test")),
-        table.class_names,
-        table.images,
-        table.root,
-    )
+    split_column = np.where(table.splits == "quarantined", "quarantined", "test")
+    tested = replace(table, frame=table.frame.assign(split=split_column))
     fingerprint = statistics.fingerprint(tested, decoded.hashes, decoded.pixels.shape[1:])
     return External(arrays, decoded.hashes[usable], quarantine, fingerprint)

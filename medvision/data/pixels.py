@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from medvision.data import cache, guard, statistics
+from medvision.data import cache, leakage, statistics
 from medvision.data.cache import Decoded
 from medvision.data.limits import Frames
 from medvision.data.resize import Resize, conform_all, height_width
@@ -49,7 +49,7 @@ def read_pixels(
             resize,
         )
         rows = table.frame["image"].to_numpy(np.int64)
-        hashes = guard.pixel_hashes(statistics.chunks(pixels, rows))
+        hashes = leakage.pixel_hashes(statistics.chunks(pixels, rows))
         plain = np.flatnonzero(statistics.one_coloured(pixels, rows))
         return Decoded(pixels, [], hashes, plain, statistics.moments(pixels))
     if size is None:

@@ -39,7 +39,7 @@ def complete(
         split_seed: the split depends on this number and on nothing else.
         n_folds: number of folds, or None for no cross-validation.
         fold: the fold that tests, in [0, n_folds).
-        hashes: (N,) of `medvision.data.guard.pixel_hashes`, to keep copies together.
+        hashes: (N,) of `medvision.data.leakage.pixel_hashes`, to keep copies together.
 
     Raises:
         DataError: if there is no train part, a class is missing from a part, or a class has too few images.
@@ -77,7 +77,7 @@ def set_calibration_apart(
         table: complete.
         fraction: share in [0, 1) of the validation images; 0 takes none.
         split_seed: seed of the choice.
-        hashes: (N,) of `medvision.data.guard.pixel_hashes`, to keep copies together.
+        hashes: (N,) of `medvision.data.leakage.pixel_hashes`, to keep copies together.
     """
     split = table.splits
     if fraction == 0 or "calibration" in split:

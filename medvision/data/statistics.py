@@ -47,7 +47,7 @@ def fingerprint(table: ImageTable, hashes: NDArray[np.void], shape: tuple[int, .
 
     Args:
         table: N images with their splits; those that are set aside do not count.
-        hashes: (N,) of `medvision.data.guard.pixel_hashes`.
+        hashes: (N,) of `medvision.data.leakage.pixel_hashes`.
         shape: (C, H, W) of each image.
     """
     seen = np.isin(table.splits, SPLITS)

@@ -1,4 +1,4 @@
-"""The table every source returns: one row per image, and what the rows refer to."""
+"""ImageTable: what every layout returns, one row per image."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvision.errors import DataError
+from medvision.tasks import Task
 
 # What trains, what chooses the best epoch, what fits temperature and thresholds afterwards, and what tests.
 SPLITS = ("train", "val", "calibration", "test")
@@ -24,7 +25,7 @@ class ImageTable:
         frame: one row per image. Columns: `image` (path relative to `root`, or index into `images`), `label` (int64
             in [0, K)), optionally `group` (patient or study: never divided between splits) and `split` ("train",
             "val", "calibration" or "test", or one of `ASIDE`); every further column is subgroup metadata.
-        class_names: the K names, in the order of the labels.
+        task: what is asked of an image; its K class names are in the order of the labels.
         images: (N, C, H, W) uint8 where the source holds its pixels, with C 1 (grey) or 3 (RGB).
         root: folder that the paths are relative to where the source is a set of files.
 
@@ -33,7 +34,7 @@ class ImageTable:
     """
 
     frame: pd.DataFrame
-    class_names: tuple[str, ...]
+    task: Task
     images: NDArray[np.uint8] | None = None
     root: Path | None = None
 
@@ -45,8 +46,6 @@ class ImageTable:
             raise DataError("The table of images is empty.")
         if (self.images is None) == (self.root is None):
             raise DataError("A table holds either `images` (pixels) or `root` (a folder of files), and not both.")
-        if len(set(self.class_names)) != len(self.class_names):
-            raise DataError(f"Class names must differ, found {list(self.class_names)}.")
         labels = self.frame["label"]
         if not pd.api.types.is_integer_dtype(labels) or not labels.between(0, len(self.class_names) - 1).all():
             raise DataError(f"Labels must be integers from 0 to {len(self.class_names) - 1}, one per class name.")
@@ -58,6 +57,11 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K class names of the task."""
+        return self.task.class_names
 
     @property
     def labels(self) -> NDArray[np.int64]:

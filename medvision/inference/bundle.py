@@ -1,26 +1,29 @@
-"""A directory that is a trained model and nothing else: weights or an estimator, the rest as JSON, no pickle."""
+"""Bundle: a directory that is a trained model and nothing else: weights or an estimator, JSON, no pickle."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import EllipsisType
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from medvision import __version__
-from medvision.errors import BundleError
-from medvision.files import link, replacing_directory, restore_directory
+from medvision.config.renames import updated
+from medvision.errors import BundleError, DataError
+from medvision.files import replacing_directory, restore_directory, write_text
+from medvision.inference.decision import Decision
 from medvision.inference.parts import from_files, to_files, without_weights
 from medvision.inference.predictor import Predictor
 from medvision.models.classical import Classical
 from medvision.models.features import Embedding
 from medvision.models.network import Network
+from medvision.tasks import Task
 
-# 1: first version; 2: `tta`. Raise it when a reader of the version before would misread; a new key that may be ignored
-# does not.
-SCHEMA_VERSION = 2
+# 1: first version; 2: `tta`; 3: `task` for `class_names`, `ood` for `gate`. Raise it when a reader of the version
+# before would misread; a new key that may be ignored does not.
+SCHEMA_VERSION = 3
 MANIFEST = "bundle.json"
 CARD = "README.md"
 RESEARCH_USE = "Research use only. Not a medical device: not for diagnosis or treatment."
@@ -31,31 +34,23 @@ def save_bundle(
     model: Network | Classical,
     *,
     architecture: Mapping[str, Any],
-    class_names: Sequence[str],
+    task: Task,
     decode: Mapping[str, Any],
     fingerprint: str,
-    temperature: float = 1.0,
-    operating_point: Mapping[str, Any] | None = None,
-    conformal: Mapping[str, Any] | None = None,
-    gate: Mapping[str, Any] | None = None,
-    tta: str = "none",
+    decision: Decision | None = None,
     licence: str = RESEARCH_USE,
 ) -> Path:
     """Write a bundle, whole or not at all; a bundle that is there already is replaced once the new one is on disk.
 
     Args:
-        directory: where; its parents are made.
+        directory: of the bundle; its parents are made.
         model: trained.
         architecture: the model's config node: `_target_` and its arguments, with `num_classes`, `in_channels` and
             `image_size`.
-        class_names: K names, in the order of the logits.
+        task: what the model was trained for.
         decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes it.
         fingerprint: SHA-256 of the data it was trained on.
-        temperature: T > 0 in probs = softmax(logits / T).
-        operating_point: see `Predictor`; plain JSON without NaN or infinities, as the next two.
-        conformal: see `Predictor`.
-        gate: see `Predictor`.
-        tta: see `Predictor`.
+        decision: what turns logits into an answer.
         licence: what the model may be used for.
 
     Returns:
@@ -63,6 +58,7 @@ def save_bundle(
 
     Raises:
         BundleError: if `directory` exists and is something else than a bundle.
+        ValueError: if a value is NaN or infinite, which JSON cannot hold.
     """
     directory = Path(directory).resolve()
     if directory.exists() and not (directory / MANIFEST).is_file() and any(directory.iterdir()):
@@ -72,14 +68,10 @@ def save_bundle(
         "schema_version": SCHEMA_VERSION,
         "medvision": __version__,
         "architecture": without_weights(architecture),
-        "class_names": list(class_names),
+        "task": task.to_json(),
         "decode": dict(decode),
         **facts,
-        "temperature": temperature,
-        "operating_point": operating_point,
-        "conformal": conformal,
-        "gate": gate,
-        "tta": tta,
+        **(decision or Decision()).to_json(),
         "fingerprint": fingerprint,
         "licence": licence,
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()},
@@ -91,96 +83,66 @@ def save_bundle(
     return directory
 
 
-def amend_bundle(
-    directory: str | Path,
-    *,
-    temperature: float | EllipsisType = ...,
-    operating_point: Mapping[str, Any] | EllipsisType | None = ...,
-    conformal: Mapping[str, Any] | EllipsisType | None = ...,
-    gate: Mapping[str, Any] | EllipsisType | None = ...,
-    card: str | EllipsisType = ...,
-) -> None:
-    """Write down what is known only once the model has been evaluated; the weights stay the file that they are.
-
-    What is left out stays as it was. The bundle is replaced by the amended one as a whole, as `save_bundle` does it.
-
-    Args:
-        directory: the bundle.
-        temperature: T > 0 in probs = softmax(logits / T).
-        operating_point: see `Predictor`; None takes it away, here and for the next two.
-        conformal: see `Predictor`.
-        gate: see `Predictor`.
-        card: the model card, Markdown, for README.md.
+def write_card(directory: Path, card: str) -> None:
+    """Write the model card, Markdown, as README.md of a bundle; it is for readers and not part of the model.
 
     Raises:
-        BundleError: if there is no bundle, its manifest was changed, or it was written for a newer medvision.
-        ValueError: if a value is NaN or infinite, which JSON has no words for.
+        BundleError: if there is no bundle.
     """
-    directory = Path(directory).resolve()
-    changes = {
-        "temperature": temperature,
-        "operating_point": operating_point,
-        "conformal": conformal,
-        "gate": gate,
-    }
-    restore_directory(directory)
-    manifest = _read_manifest(directory) | {name: value for name, value in changes.items() if value is not ...}
-    with replacing_directory(directory) as staged:
-        for name in manifest["files"]:
-            # Not read, so not blessed: a file that was damaged before still differs from its SHA-256.
-            try:
-                link(_inside(directory, name), staged / name)
-            except FileNotFoundError as error:
-                raise _unreadable(directory / name, error) from error
-        if not isinstance(card, EllipsisType):
-            content = card.encode()
-            (staged / CARD).unlink(missing_ok=True)
-            (staged / CARD).write_bytes(content)
-            manifest["files"] |= {CARD: hashlib.sha256(content).hexdigest()}
-        _write_manifest(staged, manifest)
+    manifest = read_manifest(directory)
+    if CARD in manifest["files"]:  # bundles of version 0.1 listed it
+        del manifest["files"][CARD]
+        _write_manifest(directory, manifest | {"schema_version": SCHEMA_VERSION})
+    write_text(directory / CARD, card)
 
 
 def load_bundle(directory: str | Path, device: str | torch.device = "cpu", tta: str | None = None) -> Predictor:
     """Load a bundle, or the bundle of a run directory, after checking that every file is as it was written.
 
     The hashes show damage, not malice: whoever can write the weights can write their hash. Nothing that is read is
-    executed, and only what `medvision.targets` allows is built.
+    executed, and only what `medvision.config.targets` allows is built.
 
     Args:
         directory: the bundle, or a run directory that has one in `model`.
         device: see `Predictor`.
-        tta: see `Predictor`; None takes that of the bundle, with which it was calibrated.
+        tta: the views of an image to average; None takes those that the model was calibrated with.
 
     Raises:
         BundleError: if a file is missing or changed, or the bundle was written for a newer medvision.
-        ConfigError: if the architecture is not on the allow-list, or there are no such device or views.
+        ConfigError: if the architecture is not allowed, or there are no such device or views.
     """
-    directory = _model_directory(directory)
-    manifest = _read_manifest(directory)
+    directory = model_directory(directory)
+    manifest = read_manifest(directory)
     contents = _read_files(directory, manifest["files"])
+    try:
+        task = Task.from_json(manifest["task"])
+        decision = Decision.from_json(manifest, task)
+    except (DataError, KeyError) as error:
+        raise BundleError(f"{directory / MANIFEST} cannot be used: {error}. Do not use it.") from error
     return Predictor(
         from_files(directory, contents, manifest),
-        manifest["class_names"],
+        task,
         decode=manifest["decode"] | {"size": tuple(manifest["decode"]["size"])},
-        temperature=manifest["temperature"],
-        operating_point=manifest.get("operating_point"),
-        conformal=manifest.get("conformal"),
-        gate=manifest.get("gate"),
-        tta=manifest.get("tta", "none") if tta is None else tta,
+        decision=decision if tta is None else replace(decision, tta=tta),
         device=device,
     )
 
 
 def load_embedding(directory: str | Path) -> Embedding:
     """The network of a bundle, or of a run directory's, as features for a classical model; raises as `load_bundle`."""
-    directory = _model_directory(directory)
-    manifest = _read_manifest(directory)
-    network, embedding = cast(Network, load_bundle(directory).network), Embedding()
-    embedding.use(network, manifest["architecture"])
+    directory, embedding = model_directory(directory), Embedding()
+    embedding.use(load_network(directory), read_manifest(directory)["architecture"])
     return embedding
 
 
-def _model_directory(directory: str | Path) -> Path:
+def load_network(directory: str | Path) -> Network:
+    """The network of a bundle, or of a run directory's; raises as `load_bundle`, ModelError for a classical model."""
+    network = load_bundle(directory).network
+    assert isinstance(network, Network)
+    return network
+
+
+def model_directory(directory: str | Path) -> Path:
     """The bundle, where a run directory stands for the one in its `model`."""
     directory = Path(directory)
     inside = not (directory / MANIFEST).is_file() and (directory / "model" / MANIFEST).is_file()
@@ -194,7 +156,13 @@ def _write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def _read_manifest(directory: Path) -> dict[str, Any]:
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """bundle.json, with the keys of this version.
+
+    Raises:
+        BundleError: if it is missing, was changed, or was written for a newer medvision.
+    """
+    restore_directory(directory)
     path = directory / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -211,7 +179,11 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     # Newer schemas may digest otherwise, so this comes after the version.
     if manifest.get("sha256") != _digest(manifest):
         raise BundleError(f"{path} was changed after it was written (SHA-256 differs). Copy the bundle again.")
-    return dict(manifest)
+    manifest = dict(manifest)
+    if version < 3:
+        manifest["task"] = {"kind": "classes", "class_names": manifest.pop("class_names")}
+        manifest["ood"] = manifest.pop("gate", None)
+    return manifest | {name: updated(manifest[name]) for name in ("architecture", "embedding") if name in manifest}
 
 
 def _read_files(directory: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
@@ -220,6 +192,8 @@ def _read_files(directory: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:
     for name, expected in hashes.items():
         path = _inside(directory, name)
         try:
+            if path.exists() and not path.is_file():  # to read a pipe would wait for ever
+                raise BundleError(f"{path} is not a regular file. Do not use this bundle.")
             contents[name] = path.read_bytes()
         except OSError as error:
             raise _unreadable(path, error) from error

@@ -21,13 +21,6 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "jpeg": (75, 50, 25, 10, 5),  # quality as libjpeg counts it
     "rotation": (5, 10, 15, 20, 30),  # degrees, clockwise or not
 }
-UNITS = {
-    "noise": "standard deviation in grey values of 255",
-    "blur": "standard deviation in % of the shorter side",
-    "contrast": "share of the contrast that is left",
-    "jpeg": "JPEG quality",
-    "rotation": "degrees",
-}
 
 
 def corrupt(images: NDArray[np.uint8], kind: str, strength: int, seed: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Where a network looked: class activation maps (Grad-CAM) and the pictures that are made of them."""
+"""Class activation maps (Grad-CAM): where a network looked for a class."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +10,8 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from medvision.errors import DataError, ModelError
-from medvision.evaluation.gallery import Picture
-from medvision.evaluation.predictions import Predictions
 from medvision.inference.images import ImageLike, read_image
-from medvision.inference.overlay import overlay, picture, side_by_side
+from medvision.inference.overlay import side_by_side
 from medvision.inference.predicts import Predicts
 from medvision.models.network import Network
 from medvision.models.shapes import output_shape
@@ -62,40 +60,6 @@ def explain(predictor: Predicts, image: ImageLike, of: str | None = None) -> Exp
     (activation,) = activation_maps(predictor, images, [predictor.class_names.index(of)])
     ordered = dict(sorted(probs.items(), key=lambda item: -item[1]))
     return Explanation(ordered, of, activation, side_by_side(images[0], activation))
-
-
-def pictures(
-    predictor: Predicts,
-    images: NDArray[np.uint8],
-    predictions: Predictions,
-    chosen: Mapping[str, ArrayLike],
-) -> list[Picture]:
-    """The gallery: each chosen case as the network saw it and, where there are maps, what spoke for its prediction.
-
-    Args:
-        predictor: that made the predictions.
-        images: (N, C, H, W) uint8 of all cases, in memory or memory-mapped.
-        predictions: of the same N cases.
-        chosen: rows of the cases to show, by section.
-    """
-    cases = [(section, int(row)) for section, rows in chosen.items() for row in np.asarray(rows, np.intp)]
-    rows = np.array([row for _, row in cases], np.intp)
-    shown, preds = np.asarray(images[rows]), predictions.preds
-    maps = None if why_no_maps(predictor) else activation_maps(predictor, shown, preds[rows])
-    names, probs, targets = predictions.class_names, predictions.probs, predictions.targets
-    return [
-        Picture(
-            section=section,
-            id=str(predictions.ids[row]),
-            target=names[targets[row]],
-            pred=names[preds[row]],
-            prob=float(probs[row, preds[row]]),
-            prob_target=float(probs[row, targets[row]]),
-            original=picture(shown[place]),
-            overlay=None if maps is None else overlay(shown[place], maps[place]),
-        )
-        for place, (section, row) in enumerate(cases)
-    ]
 
 
 def why_no_maps(predictor: Predicts) -> str | None:

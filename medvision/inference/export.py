@@ -1,6 +1,5 @@
 """A bundle as one file for other runtimes, which gets its name only after it has proved equal to the bundle."""
 
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -16,13 +15,12 @@ from numpy.typing import NDArray
 from medvision import __version__
 from medvision.errors import ConfigError, RunError
 from medvision.files import replacing
-from medvision.inference.bundle import MANIFEST, load_bundle
+from medvision.inference.bundle import load_bundle, model_directory, read_manifest
 from medvision.inference.evidence import Evidence
 from medvision.inference.exported import OnnxFile, Predict, TorchFile
-from medvision.inference.onnx_predictor import OnnxPredictor
+from medvision.inference.onnx import OnnxPredictor
 from medvision.inference.predictor import Predictor
-from medvision.inference.quantise import Cost, Quantisation, measure, quantise
-from medvision.models.network import Network
+from medvision.inference.quantize import Cost, Quantisation, measure, quantise
 
 Format = Literal["onnx", "torch"]
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "torch": ".pt2"}
@@ -80,7 +78,7 @@ def export(
         out: the file; one that exists is replaced.
         evidence: the images on which both are compared, and on which quantisation is calibrated and measured.
         format: "onnx", or "torch" for `torch.export.load`.
-        quantize: "none", "dynamic" or "static"; see `medvision.inference.quantise`.
+        quantize: "none" or "static"; see `medvision.inference.quantize`.
 
     Raises:
         BundleError: if the bundle cannot be loaded.
@@ -88,7 +86,7 @@ def export(
         RunError: if the file cannot be written.
     """
     check_choices(format, quantize)
-    predictor = load_network(bundle)
+    predictor = exportable(bundle)
     facts = _facts(predictor, bundle)
     made: OnnxFile | TorchFile = TorchFile(predictor) if format == "torch" else OnnxFile(predictor)
     content = made.content(facts)
@@ -99,7 +97,7 @@ def export(
     sizes = [_megabytes(predictor), len(content) / 1e6]
     cost = None
     if isinstance(made, OnnxFile) and quantize != "none":
-        made = OnnxFile(predictor, quantise(made.graph, quantize, evidence))
+        made = OnnxFile(predictor, quantise(made.graph, evidence))
         content = made.content(facts)
         predicts[f"{format} file, int8 {quantize}"] = made.opened(content)
         cost = measure(predictor, OnnxPredictor(content), evidence)
@@ -140,20 +138,15 @@ def check_choices(format: str, quantize: str) -> None:
         )
 
 
-def bundle_directory(path: Path) -> Path:
-    """The bundle itself, where a run directory stands for it."""
-    return path.resolve() if (path / MANIFEST).is_file() else path.resolve() / "model"
-
-
-def load_network(bundle: Path) -> Predictor:
-    """The network of a bundle, on the CPU.
+def exportable(bundle: Path) -> Predictor:
+    """The predictor of a bundle with a network, on the CPU.
 
     Raises:
         BundleError: if the bundle cannot be loaded.
         ConfigError: if it holds a classical model.
     """
     predictor = load_bundle(bundle)
-    if not isinstance(predictor.model, Network):
+    if not predictor.has_embeddings:
         raise ConfigError(
             f"{bundle} holds a classical model ({predictor.model}); export is offered for networks only.\n"
             "Carry the bundle itself: medvision.load opens it wherever medvision is installed."
@@ -163,17 +156,13 @@ def load_network(bundle: Path) -> Predictor:
 
 def _facts(predictor: Predictor, bundle: Path) -> dict[str, Any]:
     """What the bundle says of the model, for a file that is to need nothing else."""
-    manifest = json.loads((bundle_directory(bundle) / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_manifest(model_directory(bundle))
     return {
         "medvision": __version__,
         "torch": torch.__version__,
-        "class_names": list(predictor.class_names),
+        "task": predictor.task.to_json(),
         "decode": predictor.decode,
-        "temperature": predictor.temperature,
-        "operating_point": predictor.operating_point,
-        "conformal": predictor.conformal,
-        "gate": predictor.gate,
-        "tta": predictor.tta,
+        **predictor.decision.to_json(),
         "licence": manifest["licence"],
         "fingerprint": manifest["fingerprint"],
         "bundle": {"sha256": manifest["sha256"], "files": manifest["files"]},

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medvision.inference.batches import batches
-from medvision.inference.onnx_predictor import OnnxPredictor
+from medvision.inference.onnx import OnnxPredictor
 from medvision.inference.predictor import Predictor
 from medvision.inference.seal import seal
-from medvision.inference.views import embed_views
+from medvision.inference.tta import embed_views
 from medvision.models.network import Network
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
@@ -112,7 +112,7 @@ def _graph(predictor: Predictor) -> bytes:
 def _deployed(predictor: Predictor) -> Deployed:
     # The predictor's weights lie channels last; torch.export.save keeps only the contiguous ones whole.
     network = cast(Network, copy.deepcopy(predictor.network)).to(memory_format=torch.contiguous_format)
-    return Deployed(network, predictor.temperature, predictor.tta).eval()
+    return Deployed(network, predictor.decision.temperature, predictor.decision.tta).eval()
 
 
 def _example(predictor: Predictor) -> Tensor:

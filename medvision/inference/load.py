@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from medvision.errors import ConfigError
-from medvision.inference.onnx_predictor import OnnxPredictor
+from medvision.inference.onnx import OnnxPredictor
 
 if TYPE_CHECKING:
     from medvision.inference.predictor import Predictor
@@ -14,7 +14,7 @@ def load(path: str | Path, device: str = "cpu", tta: str | None = None) -> Union
     """Load a trained model: `load("outputs/.../model").predict("scan.dcm")`.
 
     Args:
-        path: a bundle, a run directory, or an ONNX file made by `python -m medvision.export`, which needs no torch.
+        path: a bundle, a run directory, or an ONNX file made by `medvision export`, which needs no torch.
         device: of a bundle, see `Predictor`; an ONNX file runs on the CPU.
         tta: views to average, "none", "mirror" or "mirror_shift"; None takes those that the model was calibrated with,
             which are the only ones that an ONNX file has.
@@ -27,9 +27,9 @@ def load(path: str | Path, device: str = "cpu", tta: str | None = None) -> Union
         if device not in ("cpu", "auto"):
             raise ConfigError(f"device {device!r}: an ONNX file runs on the CPU. Load the bundle to use a GPU.")
         predictor = OnnxPredictor(path)
-        if tta not in (None, predictor.tta):
+        if tta not in (None, predictor.decision.tta):
             raise ConfigError(
-                f"tta={tta}: {path} was exported with tta={predictor.tta}, which is inside the file.\n"
+                f"tta={tta}: {path} was exported with tta={predictor.decision.tta}, which is inside the file.\n"
                 "Leave tta out, or predict with the bundle: run=DIR."
             )
         return predictor

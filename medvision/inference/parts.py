@@ -11,12 +11,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from medvision import __version__
+from medvision.config.targets import build
 from medvision.errors import BundleError
-from medvision.inference.classical import estimator_from_bytes, estimator_to_bytes
+from medvision.inference.estimator_io import estimator_from_bytes, estimator_to_bytes
 from medvision.models.classical import Classical
 from medvision.models.features import Embedding
 from medvision.models.network import Network
-from medvision.targets import build
 
 WEIGHTS = "weights.safetensors"
 ESTIMATOR = "estimator.skops"
@@ -74,7 +74,8 @@ def _read_network(
         raise BundleError(f"{directory / 'bundle.json'} lists no {WEIGHTS} and no {ESTIMATOR}.")
     # Building draws initial weights; they are thrown away, and the caller's random numbers stay what they were.
     with torch.random.fork_rng(devices=[]):
-        network = build(architecture, image_size=tuple(architecture["image_size"]))
+        # Pretrained weights would be downloaded, and thrown away.
+        network = build(without_weights(architecture), "model", image_size=tuple(architecture["image_size"]))
     if not isinstance(network, Network):
         raise BundleError(f"{directory / 'bundle.json'}: {architecture['_target_']} does not build a network.")
     try:
@@ -89,7 +90,7 @@ def _read_network(
 
 def _read_classical(directory: Path, contents: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Classical:
     architecture = manifest["architecture"]
-    model = build(architecture, image_size=tuple(architecture["image_size"]))
+    model = build(without_weights(architecture), "model", image_size=tuple(architecture["image_size"]))
     if not isinstance(model, Classical):
         raise BundleError(f"{directory / 'bundle.json'}: {architecture['_target_']} does not build a classical model.")
     model.estimator = estimator_from_bytes(contents[ESTIMATOR], model.num_classes, str(directory / ESTIMATOR))

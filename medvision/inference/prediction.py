@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from medvision.errors import BadImage
-from medvision.inference.annotate import Model, label
 from medvision.inference.images import ImageLike, read_image
-from medvision.inference.triage import Annotation, Status, unreadable
+from medvision.inference.predicts import Model
+from medvision.inference.triage import Annotation, Status, label, unreadable
 
 MIN_CONFIDENCE = 0.8  # as in conf/predict.yaml
 
@@ -39,7 +39,7 @@ class Prediction:
 def predict(
     model: Model, images: ImageLike | Iterable[ImageLike], min_confidence: float = MIN_CONFIDENCE
 ) -> Prediction | list[Prediction]:
-    """Predict one image or several, by the same rules as `python -m medvision.predict`.
+    """Predict one image or several, by the same rules as `medvision predict`.
 
     Args:
         model: from `medvision.load`.

@@ -1,6 +1,6 @@
 """A trained model that takes raw uint8 images and says how probable each class is."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medvision.errors import ConfigError, ModelError
-from medvision.evaluation.predictions import softmax
 from medvision.inference.batches import batches, check_images
+from medvision.inference.decision import Decision
 from medvision.inference.images import ImageLike
 from medvision.inference.prediction import MIN_CONFIDENCE, Prediction, predict
-from medvision.inference.views import check_tta, embed_views
+from medvision.inference.tta import check_tta, embed_views
+from medvision.metrics.predictions import activation
 from medvision.models.classical import Classical
 from medvision.models.network import Network
+from medvision.tasks import Task
 
 # Above 64 a network's activations leave a CPU's cache: 10,000 MNIST images took 0.22 s, and 0.85 s with 512 at a time.
 _MOST_ON_CPU = 64
@@ -26,46 +28,33 @@ class Predictor:
     """Predicts with a network whose normalisation is inside, or with a classical model.
 
     Args:
-        model: a network, (B, C, H, W) uint8 to logits (B, K), is taken over: moved, frozen and put in evaluation mode.
-            Of a classical model only a network that makes its features is on the device.
-        class_names: K names.
+        model: a network, (B, C, H, W) uint8 to logits (B, K): it is moved, frozen and put in evaluation mode. Of a
+            classical model only a network that makes its features is on the device.
+        task: what is asked of an image.
         decode: `size` (H, W), `channels`, `resize`, `window` and `frames`, as `medvision.data.decode.decode` takes it.
-        temperature: T > 0 in probs = softmax(logits / T).
-        operating_point: `positive` (class names), `threshold`, `rule` and `target`: a case is positive if the summed
-            probability of these classes reaches the threshold; None where none was chosen.
-        conformal: `coverage` and `quantile`: class k belongs to the set of a case if 1 - p_k <= quantile; or None.
-        gate: statistics of the training images, to notice an image of another kind; or None.
-        tta: the views of an image that are averaged; see `medvision.inference.views`. Of a classical model "none" only.
+        decision: what turns logits into an answer.
         device: "cpu", "cuda", "cuda:1", "mps", ...; "gpu" is any accelerator, "auto" one where there is one.
 
     Raises:
-        ConfigError: if there is no such device, or the views are unknown or the model's not to have.
+        ConfigError: if there is no such device, or the views are unknown or need embeddings that the model lacks.
     """
 
     def __init__(
         self,
         model: nn.Module | Classical,
-        class_names: Sequence[str],
+        task: Task,
         *,
         decode: Mapping[str, Any],
-        temperature: float = 1.0,
-        operating_point: Mapping[str, Any] | None = None,
-        conformal: Mapping[str, Any] | None = None,
-        gate: Mapping[str, Any] | None = None,
-        tta: str = "none",
+        decision: Decision | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        self.class_names = tuple(class_names)
+        self.task = task
         self.decode = dict(decode)
-        self.temperature = temperature
-        self.operating_point = operating_point
-        self.conformal = conformal
-        self.gate = gate
-        self.tta = tta
-        check_tta(tta)
-        if tta != "none" and not isinstance(model, Network):
+        self.decision = decision or Decision()
+        check_tta(self.decision.tta)
+        if self.decision.tta != "none" and not getattr(model, "has_embeddings", False):
             raise ConfigError(
-                f"tta={tta} averages the embeddings of a network; this model ({model}) takes tta=none only."
+                f"tta={self.decision.tta} averages the embeddings of a network; {model} has none: set tta=none."
             )
         self.device = choose_device(device)
         self.model = model.to(self.device)
@@ -77,6 +66,28 @@ class Predictor:
         else:
             model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
             self._logits = self._forward
+
+    @classmethod
+    def uncalibrated(
+        cls, model: nn.Module | Classical, task: Task, decode: Mapping[str, Any], *, tta: str, device: str
+    ) -> "Predictor":
+        """A trained model that has no decision but its views yet."""
+        return cls(model, task, decode=decode, decision=Decision(tta=tta), device=device)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K class names of the task."""
+        return self.task.class_names
+
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether `probs_and_embeddings` works."""
+        return bool(getattr(self.model, "has_embeddings", False))
+
+    @property
+    def embed_dim(self) -> int:
+        """Length D of an embedding."""
+        return cast(Network, self.network).head.in_features
 
     @property
     def network(self) -> nn.Module:
@@ -117,7 +128,7 @@ class Predictor:
 
     def predict_probs(self, images: NDArray[np.uint8], batch_size: int | None = None) -> NDArray[np.float64]:
         """Calibrated probabilities of images, (N, K) float64; arguments and errors as `predict_logits`."""
-        return softmax(self.predict_logits(images, batch_size), self.temperature)
+        return activation(self.task, self.predict_logits(images, batch_size), self.decision.temperature)
 
     @torch.inference_mode()
     def probs_and_embeddings(
@@ -136,21 +147,21 @@ class Predictor:
         check_images(images, self.decode)
         network = cast(Network, self.network)
         logits = np.empty((len(images), len(self.class_names)), dtype=np.float32)
-        embeddings = np.empty((len(images), network.head.in_features), dtype=np.float32)
+        embeddings = np.empty((len(images), self.embed_dim), dtype=np.float32)
         for rows in batches(images, batch_size, self._most):
-            found = embed_views(network, self._batch(images[rows]), self.tta)
+            found = embed_views(network, self._batch(images[rows]), self.decision.tta)
             embeddings[rows] = found.float().cpu().numpy()
             logits[rows] = network.head(found).float().cpu().numpy()
-        return softmax(logits, self.temperature), embeddings
+        return activation(self.task, logits, self.decision.temperature), embeddings
 
     @torch.inference_mode()
     def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         batch = self._batch(images)
-        if self.tta == "none":
+        if self.decision.tta == "none":
             logits: torch.Tensor = self.network(batch)
         else:
             network = cast(Network, self.network)
-            logits = network.head(embed_views(network, batch, self.tta))
+            logits = network.head(embed_views(network, batch, self.decision.tta))
         return np.asarray(logits.float().cpu().numpy())
 
     def _batch(self, images: NDArray[np.uint8]) -> torch.Tensor:

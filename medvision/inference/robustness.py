@@ -1,21 +1,20 @@
-"""How fast a model's accuracy falls when images get worse."""
+"""Robustness: accuracy on corrupted images."""
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvision.evaluation.intervals import from_resamples, wilson
-from medvision.evaluation.predictions import Predictions
-from medvision.evaluation.resampling import Resampling
-from medvision.evaluation.verdict import Estimate
 from medvision.inference.corruptions import STRENGTHS, corrupt
 from medvision.inference.predicts import Predicts
+from medvision.metrics.bootstrap import Resampling
+from medvision.metrics.estimates import Estimates, Key
+from medvision.metrics.predictions import Predictions
+from medvision.metrics.proportions import Proportion, proportions
 from medvision.randomness import generator, key
 
 _PIXELS_PER_CHUNK = 2**22  # as many as a predictor takes at a time, so that memory does not grow with the images
 _LARGEST_CHUNK = 512
-_COUNTS = 2**20  # held at a time while bootstrapping
 
 
 def robustness(
@@ -28,7 +27,7 @@ def robustness(
     views: int = 1,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Estimate]:
+) -> Estimates:
     """Accuracy under every corruption of `STRENGTHS`, on the same images for all.
 
     Args:
@@ -44,7 +43,7 @@ def robustness(
         progress: called with the number of images predicted so far and the number in all.
 
     Returns:
-        `<kind>/<strength>/accuracy`, each with the n it rests on.
+        Accuracy in the section "robustness", by (kind, strength).
     """
     height, width = images.shape[2:]
     rows = sample(predictions.targets, max_images or min(1000, max(100, 5_000_000 // (height * width * views))), seed)
@@ -59,11 +58,12 @@ def robustness(
             right[place, start : start + step] = probs.argmax(axis=1) == targets
             if progress:
                 progress(len(settings) * start + (place + 1) * len(chunk), right.size)
-    intervals = _intervals(right, predictions.take(rows), confidence_level, n_resamples, seed)
-    return {
-        f"{kind}/{strength}/accuracy": Estimate(float(hits.mean()), low, high, len(rows))
-        for (kind, strength), hits, (low, high) in zip(settings, right, intervals, strict=True)
+    everyone = np.ones(len(rows), bool)
+    counted = {
+        Key("accuracy", section="robustness", names=(kind, str(strength))): Proportion(hits, everyone, "no images")
+        for (kind, strength), hits in zip(settings, right, strict=True)
     }
+    return proportions(Resampling.of(predictions.take(rows)), counted, confidence_level, n_resamples, seed)
 
 
 def sample(targets: NDArray[np.int64], max_images: int, seed: int) -> NDArray[np.intp]:
@@ -81,25 +81,3 @@ def sample(targets: NDArray[np.int64], max_images: int, seed: int) -> NDArray[np
     shuffled = generator("robustness sample", seed).permutation(n)
     by_class = shuffled[np.argsort(targets[shuffled], kind="stable")]
     return np.sort(by_class[np.arange(max_images) * n // max_images])
-
-
-def _intervals(
-    right: NDArray[np.bool_], predictions: Predictions, confidence_level: float, n_resamples: int, seed: int
-) -> list[tuple[float, float]]:
-    """The interval of the mean of each row of (S, n), by whole groups where there are any."""
-    resampling = Resampling.of(predictions)
-    if not resampling.grouped:
-        return [wilson(int(hits.sum()), len(hits), confidence_level) for hits in right]
-    # All images of a unit are drawn equally often, so that their sums are enough.
-    by_unit = np.stack(
-        [np.bincount(resampling.slots, weights=hits) for hits in (*right, np.ones(right.shape[1]))], axis=1
-    )
-    rng, step, sums = generator("bootstrap", seed), max(1, _COUNTS // resampling.units), []
-    for start in range(0, n_resamples, step):
-        sums.append(resampling.draw(rng, min(step, n_resamples - start)) @ by_unit)
-    drawn = np.concatenate(sums)
-    resampled, units = drawn[:, :-1] / drawn[:, -1:], resampling.units
-    return [
-        from_resamples(float(hits.mean()), values, units, confidence_level)
-        for hits, values in zip(right, resampled.T, strict=True)
-    ]

@@ -1,8 +1,8 @@
-"""What an ONNX file says of itself, and the checksum that shows whether it is still the file that was exported.
+"""Seal of an ONNX file: what it says of itself, and the checksum that shows whether it was changed.
 
 A protocol buffer may be followed by more of its fields. So the facts, and after them the SHA-256 of everything before,
 are appended to the finished model as two entries of its `metadata_props`: every reader of ONNX sees them, and to check
-the hash takes no parser.
+the hash takes neither onnx nor a parser.
 """
 
 import hashlib
@@ -14,12 +14,13 @@ from typing import Any
 from medvision import __version__
 from medvision.errors import BundleError
 
-# As in bundle.py: raise it when a reader of the version before would misread.
-SCHEMA_VERSION = 1
+# As in bundle.py: raise it when a reader of the version before would misread. 2: `task` for `class_names`.
+SCHEMA_VERSION = 2
 FACTS = "medvision"  # the entry of metadata_props that holds the facts, as JSON
 _HASH = "medvision_sha256"
-_METADATA_PROPS = 14  # field numbers of onnx.proto: in ModelProto, ...
-_KEY, _VALUE = 1, 2  # ... and in StringStringEntryProto
+# How the last entry begins: its field, its length, its key, and the field and length of its value of 64 digits.
+_LAST = b"r\x54\n\x10medvision_sha256\x12\x40"
+_DIGITS = 64
 
 
 def seal(graph: bytes, facts: Mapping[str, Any]) -> bytes:
@@ -30,7 +31,7 @@ def seal(graph: bytes, facts: Mapping[str, Any]) -> bytes:
         facts: plain JSON values.
 
     Raises:
-        ValueError: if a value is NaN or infinite, which JSON has no words for.
+        ValueError: if a value is NaN or infinite, which JSON cannot hold.
     """
     text = json.dumps({"schema_version": SCHEMA_VERSION, **facts}, ensure_ascii=False, allow_nan=False)
     content = graph + _entry(FACTS, text)
@@ -38,22 +39,22 @@ def seal(graph: bytes, facts: Mapping[str, Any]) -> bytes:
 
 
 def check_seal(data: bytes, path: str | Path) -> None:
-    """Make sure that a file is what `seal` made.
+    """Make sure that a file is as `seal` made it.
 
     Args:
         data: the file's content.
-        path: where it is from, for the message.
+        path: of the file, for the message.
 
     Raises:
         BundleError: if the checksum is missing or differs.
     """
-    content, ending = data[: -len(_entry(_HASH, "0" * 64))], data[-len(_entry(_HASH, "0" * 64)) :]
-    if not ending.startswith(_entry(_HASH, "0" * 64)[:-64]):
+    content, ending = data[: -len(_LAST) - _DIGITS], data[-len(_LAST) - _DIGITS :]
+    if not ending.startswith(_LAST):
         raise BundleError(
-            f"{path} is no model that medvision exported, or it was cut short: expected a checksum at its end.\n"
-            "Make one by python -m medvision.export run=DIR format=onnx."
+            f"{path} was not exported by medvision, or it is incomplete: expected a checksum at its end.\n"
+            "Export it: medvision export run=RUN format=onnx."
         )
-    if ending != _entry(_HASH, hashlib.sha256(content).hexdigest()):
+    if ending[len(_LAST) :] != hashlib.sha256(content).hexdigest().encode():
         raise BundleError(f"{path} was changed after it was written (SHA-256 differs). Copy it again, or export again.")
 
 
@@ -62,7 +63,7 @@ def read_facts(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
 
     Args:
         metadata: `metadata_props` as a mapping.
-        path: where it is from, for the message.
+        path: of the file, for the message.
 
     Raises:
         BundleError: if there are none, or they were written for a newer medvision.
@@ -71,7 +72,7 @@ def read_facts(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
         facts = dict(json.loads(metadata[FACTS]))
         version = facts["schema_version"]
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f"{path} lacks what medvision needs to know of a model: {error!r}. Export again.") from error
+        raise BundleError(f"{path} lacks the facts of an exported model: {error!r}. Export again.") from error
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise BundleError(
             f"{path} has schema_version {version}, written by medvision {facts.get('medvision')}; "
@@ -81,18 +82,8 @@ def read_facts(metadata: Mapping[str, str], path: str | Path) -> dict[str, Any]:
 
 
 def _entry(key: str, value: str) -> bytes:
-    """One StringStringEntryProto as a field of ModelProto."""
-    return _field(_METADATA_PROPS, _field(_KEY, key.encode()) + _field(_VALUE, value.encode()))
+    """One entry of `metadata_props`, serialized as the part of a model."""
+    import onnx
 
-
-def _field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    groups = []
-    while True:
-        value, low = value >> 7, value & 0x7F
-        groups.append(low | 0x80 if value else low)
-        if not value:
-            return bytes(groups)
+    entry = onnx.StringStringEntryProto(key=key, value=value)
+    return bytes(onnx.ModelProto(metadata_props=[entry]).SerializeToString())

@@ -28,6 +28,9 @@ class Features(Protocol):
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features (N, D) of images (N, C, H, W)."""
 
+    def to(self, device: Any) -> None:
+        """Compute on this torch device from now on, where a network computes."""
+
 
 class Pixels:
     """The pixels themselves, scaled to [0, 1], channel after channel.
@@ -40,7 +43,10 @@ class Pixels:
         self.size = size
 
     def prepare(self, images: NDArray[np.uint8]) -> None:
-        """Nothing is to be done."""
+        """Nothing to prepare."""
+
+    def to(self, device: Any) -> None:
+        """Pixels need no device."""
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Pixels (N, C * H * W) in [0, 1]."""
@@ -70,6 +76,9 @@ class HOG:
         self.cell = cell
         self.directions = directions
         self.size = size
+
+    def to(self, device: Any) -> None:
+        """Histograms need no device."""
 
     def prepare(self, images: NDArray[np.uint8]) -> None:
         """Refuse images of fewer than two cells a side."""
@@ -113,7 +122,7 @@ class Embedding:
     """What a frozen network hands to its head.
 
     Args:
-        name: of a torchvision network, as `medvision.models.torchvision_models.torchvision_model` takes it; None for
+        name: of a torchvision network, as `medvision.models.pretrained.pretrained` takes it; None for
             the network of the bundle that `init_from` names.
         weights: of that torchvision network, likewise.
 
@@ -132,6 +141,11 @@ class Embedding:
         """Embed by this network, which `architecture` builds, from now on."""
         self.network = network.eval().requires_grad_(False)
         self.architecture = dict(architecture)
+
+    def to(self, device: Any) -> None:
+        """Compute on this torch device from now on."""
+        if self.network is not None:
+            self.network.to(device)
 
     def prepare(self, images: NDArray[np.uint8]) -> None:
         """Build the torchvision network for images like these, or see that the bundle's takes them.
@@ -161,7 +175,7 @@ class Embedding:
         return np.asarray(self.network.embed(batch).float().cpu().numpy())
 
     def _build(self, images: NDArray[np.uint8]) -> None:
-        from medvision.models.torchvision_models import torchvision_model  # torchvision takes a second to load
+        from medvision.models.pretrained import pretrained  # torchvision takes a second to load
 
         if self.name is None:
             raise ConfigError(
@@ -169,13 +183,13 @@ class Embedding:
                 "torchvision's with model.features.name=resnet18 model.features.weights=default."
             )
         channels, height, width = images.shape[1:]
-        network = torchvision_model(2, channels, (height, width), name=self.name, weights=self.weights)
+        network = pretrained(2, channels, (height, width), name=self.name, weights=self.weights)
         # As of a network that is trained: by the training images, in units of 0..255.
         network.set_statistics(images.mean(axis=(0, 2, 3)), images.std(axis=(0, 2, 3)))
         self.use(
             network,
             {
-                "_target_": "medvision.models.torchvision_models.torchvision_model",
+                "_target_": "medvision.models.pretrained.pretrained",
                 "name": self.name,
                 "num_classes": 2,
                 "in_channels": channels,

@@ -1,6 +1,6 @@
 """The network that every builder returns: normalisation, backbone and head in one module that takes raw images."""
 
-from typing import Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -9,6 +9,13 @@ from torch import nn
 
 from medvision.errors import ModelError
 from medvision.models.whitening import Whitening
+
+
+class Fitting(Protocol):
+    """What fits a network; see `medvision.training.fit.Fitting`."""
+
+    def network(self, network: "Network") -> Any:
+        """Fit it in place."""
 
 
 class Network(nn.Module):
@@ -26,6 +33,7 @@ class Network(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
+    has_embeddings = True
 
     def __init__(
         self,
@@ -86,6 +94,10 @@ class Network(nn.Module):
         for layer in self.backbone.modules():
             if isinstance(layer, Whitening):
                 layer.fit(self.normalise(torch.from_numpy(images).to(self.mean.device)))
+
+    def fit(self, fitting: Fitting) -> Any:
+        """Have the network trained."""
+        return fitting.network(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K) of images (B, C, H, W), uint8 or float in 0 to 255."""

@@ -16,12 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 import medvision
-from medvision.config import compose, options
-from medvision.evaluation.search_plots import draw_history, draw_importance
-from medvision.evaluation.sheet import render
-from medvision.evaluation.svg import to_svg
+from medvision.config.compose import compose
+from medvision.config.conf import options
+from medvision.config.redact import without_passwords
 from medvision.files import write_text
-from medvision.provenance import without_passwords
+from medvision.reports.pages import render
+from medvision.reports.search_plots import draw_history, draw_importance
+from medvision.reports.svg import to_svg
 from medvision.search.space import Dimension, override, rounded
 
 # Fewer finished trials than these say nothing of what mattered.
@@ -89,7 +90,7 @@ def command(cfg: DictConfig) -> str:
     """What was typed, without the password of a storage."""
     lines = [without_passwords(line) for line in cfg.overrides]
     place = ["--config-dir", cfg.config_dir] if "config_dir" in cfg else []
-    return f"python -m medvision.tune {shlex.join([*lines, *place])}".replace("\n", " ").rstrip()
+    return f"medvision tune {shlex.join([*lines, *place])}".replace("\n", " ").rstrip()
 
 
 def values(trial: FrozenTrial, space: Sequence[Dimension]) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def _page(
         kicker=f"{len(rows)} of {cfg.n_trials} trials: {counts}.",
         written=f"{command(cfg)} · medvision {medvision.__version__}, {now}",
         headline=headline,
-        command=f"python -m medvision.train --config-dir {shlex.quote(str(folder))} experiment=best" if best else None,
+        command=f"medvision train --config-dir {shlex.quote(str(folder))} experiment=best" if best else None,
         notes=notes,
         best=[(one.key, _told(values(best, space).get(one.key)), one.described()) for one in space] if best else [],
         history=to_svg(draw, "history", f"{cfg.monitor} of each trial, and the best so far") if finished else None,

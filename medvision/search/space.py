@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from medvision import targets
-from medvision.config import quoted
+from medvision.config import targets
+from medvision.config.compose import quoted
 from medvision.errors import ConfigError
 
 if TYPE_CHECKING:

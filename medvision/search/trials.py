@@ -1,39 +1,36 @@
 """A search for good values: trials of one study, each trained and judged without the test images."""
 
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 from rich.console import Console
 
-from medvision.assessment import validation_score
-from medvision.config import compose, quoted
-from medvision.console import logging_to
+from medvision.cli.console import logging_to
+from medvision.cli.stop_signal import StopSignal
+from medvision.config.compose import compose, quoted
 from medvision.data.datamodule import ImageDataModule
 from medvision.errors import ConfigError, ModelError, RunError, TrainingError
-from medvision.files import write_text
-from medvision.models.network import Network
-from medvision.provenance import environment
+from medvision.files import lock, write_text
+from medvision.pipeline.prepare import read_data
+from medvision.pipeline.train import Surroundings, build_model, train
 from medvision.randomness import key
-from medvision.rundir import RunDirectory
+from medvision.runs.directory import RunDirectory
+from medvision.runs.provenance import environment
 from medvision.search.space import Dimension, override, rounded
-from medvision.search.storage import LOST, lost, open_study
-from medvision.stages import read_data, train
-from medvision.training.signals import StopSignal
+from medvision.search.study import LOST, lost, open_study
 
 # States that count for n_trials; a failed one ended the command, which then is repeated.
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -59,7 +56,7 @@ def search(cfg: DictConfig, typed: Sequence[str], space: Sequence[Dimension], fo
     stop = StopSignal()
     with stop.installed():
         (folder / "trials").mkdir(parents=True, exist_ok=True)
-        with _held(folder / "study.lock"):
+        with lock(folder / "study.lock"):
             study = open_study(cfg, folder, _fingerprint(cfg, typed, space))
         try:
             while _next(study, cfg, typed, space, folder, stop, console):
@@ -108,7 +105,7 @@ def _claim(
 
     A trial that is said to be running while nobody holds its directory was killed.
     """
-    with _held(folder / "study.lock"):
+    with lock(folder / "study.lock"):
         trials = study.get_trials(deepcopy=False)
         for frozen in trials:
             directory = RunDirectory(folder / "trials" / str(frozen.number))
@@ -181,18 +178,15 @@ def _run(
 def _train(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Console, on_epoch: Any) -> float | None:
     """The best value of `cfg.monitor` over the epochs; None if the trial was pruned."""
     with directory.recorded():
-        write_text(directory.config, OmegaConf.to_yaml(cfg))
+        write_text(directory.config_file, OmegaConf.to_yaml(cfg))
         directory.record(seed=cfg.seed, pruned=False, **environment())
         data = without_test(read_data(cfg))
+        around = Surroundings(directory, stop, console, on_epoch=on_epoch)
         try:
-            learner = train(cfg, directory, data, stop, console, on_epoch)
+            return train(cfg, data, build_model(cfg, data), around).score
         except optuna.TrialPruned:
             directory.record(pruned=True)
             return None
-        if not isinstance(learner, Network):
-            return validation_score(learner, data.split("val"), cfg.monitor)
-        values = pd.read_csv(directory.path / "metrics.csv")[cfg.monitor]
-        return float(values.min() if cfg.monitor == "val/loss" else values.max())
 
 
 def _tell(
@@ -220,11 +214,3 @@ def _fingerprint(cfg: DictConfig, typed: Sequence[str], space: Sequence[Dimensio
     own["search"] = [vars(one) for one in space]
     own["pruner"] = OmegaConf.to_container(cfg.pruner)
     return hashlib.sha256(json.dumps(own, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _held(file: Path) -> Iterator[None]:
-    """Keep other workers on this folder waiting."""
-    with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -86,7 +86,7 @@ def _work_through(
     quiet = way.quiet or board.is_live
     labels = {id(job): f"[{n}/{len(jobs)}] {' '.join(job.overrides)}" for n, job in enumerate(jobs, start=1)}
     for job, command in zip(jobs, commands, strict=True):
-        if command.status() == "finished":
+        if command.run.is_finished:
             job.status = "skipped"
             board.say(f"{labels[id(job)]}: finished already, {job.folder}")
         else:

@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from medvision.config import quoted
+from medvision.config.compose import quoted
 from medvision.files import write_text
+from medvision.runs.saved_run import SavedRun
 
 # Exit code of a command that did its work and found something to look at, such as an audit.
 FINDINGS = 3
@@ -67,20 +68,14 @@ class Command:
     submission: str | None = None
 
     def arguments(self) -> list[str]:
-        """What follows the module; a run that an earlier command left unfinished is gone on with."""
-        status = self.status()
-        # A run that failed before its first checkpoint begins anew in its folder.
-        begun = status is not None and (status != "failed" or Path(self.folder, "checkpoints", "last.ckpt").exists())
-        place = f"{'resume' if begun else 'out'}={quoted(self.folder)}"
+        """The arguments after the module; an unfinished run of an earlier command is resumed."""
+        place = f"{'resume' if self.run.must_stay else 'out'}={quoted(self.folder)}"
         return [*self.overrides, place, *self.options]
 
-    def status(self) -> str | None:
-        """What run.json says; None where there is no run yet."""
-        file = Path(self.folder, "run.json")
-        if not file.is_file():
-            return None
-        found = json.loads(file.read_text(encoding="utf-8")).get("status")
-        return found if isinstance(found, str) else None
+    @property
+    def run(self) -> SavedRun:
+        """The run of the job, if it has begun."""
+        return SavedRun(Path(self.folder))
 
     @property
     def log(self) -> Path:

@@ -1,6 +1,5 @@
 """The runs of a multirun, best first by what they reached on validation, as a table and a page."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import medvision
-from medvision.evaluation.sheet import render
-from medvision.evaluation.verdict import Estimate
 from medvision.files import write_text
+from medvision.metrics.definitions import METRICS
+from medvision.metrics.estimates import Estimate, Key
+from medvision.reports.pages import render
+from medvision.runs.saved_run import SavedRun
 from medvision.sweeps.jobs import Job, varying
 
 # What `monitor` is called in metrics.json.
@@ -25,13 +25,7 @@ MONITORED: Mapping[str, str] = {
     "val/loss": "log_loss",
     "val/accuracy": "accuracy",
     "val/recall": "balanced_accuracy",
-    "val/auroc": "macro/auroc",
-}
-_TITLES = {
-    "log_loss": "log loss",
-    "accuracy": "accuracy, %",
-    "balanced_accuracy": "balanced accuracy, %",
-    "macro/auroc": "AUROC, %",
+    "val/auroc": "macro_auroc",
 }
 
 
@@ -67,10 +61,10 @@ def write(folder: Path, jobs: Sequence[Job], console: Console) -> None:
         title=f"Leaderboard of {folder.parent.name}",
         kicker=f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {folder.name}.",
         written=f"medvision {medvision.__version__}, {now}",
-        metric=_TITLES[metric],
+        metric=_title(metric),
         direction=_direction(metric),
         level=level,
-        per_cent=metric != "log_loss",
+        per_cent=METRICS[metric].is_share,
         notes=notes,
         rows=rows,
     )
@@ -86,7 +80,7 @@ def collect(jobs: Sequence[Job]) -> tuple[str, str, list[Row], list[str]]:
         The metric of metrics.json that ranks, the level of the intervals, the rows in order, and what a reader must
         keep in mind. The metric is what the runs monitored; accuracy where they did not all monitor the same.
     """
-    runs = [_read(Path(job.folder)) if job.status in ("finished", "skipped") else {} for job in jobs]
+    runs = [_read(SavedRun(Path(job.folder))) if job.status in ("finished", "skipped") else {} for job in jobs]
     monitors = {run["monitor"] for run in runs if run}
     metric = MONITORED[monitors.pop()] if len(monitors) == 1 else "accuracy"
     notes = []
@@ -98,11 +92,11 @@ def collect(jobs: Sequence[Job]) -> tuple[str, str, list[Row], list[str]]:
         notes.append("Overlapping intervals do not settle which is better: medvision.compare does, on the same cases.")
     rows = []
     for job, run, values in zip(jobs, runs, varying(jobs), strict=True):
-        validation = run["metrics"].get(f"val/{metric}") if run else None
-        test = run["metrics"].get("test/accuracy") if run else None
+        validation = run["metrics"].get(Key(metric, split="val")) if run else None
+        test = run["metrics"].get(Key("accuracy", split="test")) if run else None
         seconds = run["seconds"] if run else job.seconds
         rows.append(Row(None, values, validation, test, seconds, job.status, job.reason, job.folder))
-    sign = 1 if metric == "log_loss" else -1
+    sign = 1 if METRICS[metric].lower_is_better else -1
 
     def score(row: Row) -> float:
         return math.inf if row.validation is None or row.validation.value is None else sign * row.validation.value
@@ -127,43 +121,43 @@ def frame(metric: str, rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(lines).astype({"rank": "Int64"})
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What a finished run says of itself; empty for a folder that holds no such run."""
-    if not (path / "metrics.json").is_file():
+def _read(run: SavedRun) -> dict[str, Any]:
+    """What the leaderboard shows of a finished run; empty for a job that measured nothing."""
+    if not (run.path / "metrics.json").is_file():
         return {}
-    metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-    facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
+    facts, config = run.facts, run.config
     return {
         "monitor": config["monitor"],
         "level": config["evaluation"]["confidence_level"],
-        "metrics": {name: Estimate(**values) for name, values in metrics.items()},
+        "metrics": run.metrics,
         "seconds": round(sum(facts["seconds"].get(part, 0.0) for part in ("prepare", "fit", "evaluate")), 1),
         "cases": facts["data"]["images"].get("val"),
     }
 
 
 def _show(console: Console, metric: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
-    table = Table(
-        title=f"Sorted by validation {_TITLES[metric]}{_direction(metric)}, not by test", title_justify="left"
-    )
+    table = Table(title=f"Sorted by validation {_title(metric)}{_direction(metric)}, not by test", title_justify="left")
     for name in ("rank", "values", "validation", "test accuracy, %"):
         table.add_column(name, justify="left" if name == "values" else "right")
     for row in rows:
         values = Text(" ".join(row.values), overflow="fold")
         table.add_row(
-            str(row.rank or ""), values, _told(row.validation, metric != "log_loss"), _told(row.test, per_cent=True)
+            str(row.rank or ""), values, _text(row.validation, METRICS[metric].is_share), _text(row.test, per_cent=True)
         )
     console.print(table)
     for note in notes:
         console.print(note, style="dim", markup=False)
 
 
+def _title(metric: str) -> str:
+    return METRICS[metric].phrase + (", %" if METRICS[metric].is_share else "")
+
+
 def _direction(metric: str) -> str:
-    return " (less is better)" if metric == "log_loss" else ""
+    return " (less is better)" if METRICS[metric].lower_is_better else ""
 
 
-def _told(estimate: Estimate | None, per_cent: bool) -> str:
+def _text(estimate: Estimate | None, per_cent: bool) -> str:
     if estimate is None or estimate.value is None:
         return ""
     scale, digits = (100, 2) if per_cent else (1, 4)

@@ -1,8 +1,7 @@
-"""Starts jobs as processes of this machine, forked where that is safe, which saves each the time of loading torch."""
+"""Starts jobs as processes of this machine, by a fork server where there is one: torch is then loaded once for all."""
 
 import atexit
 import ctypes
-import functools
 import multiprocessing
 import os
 import runpy
@@ -10,17 +9,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from multiprocessing import connection
 from pathlib import Path
+from typing import Any
 
 from medvision.errors import ConfigError
-from medvision.sweeps.execution import SIGNALS, Started
+from medvision.sweeps.execution import Started
 from medvision.sweeps.jobs import Command
 
 _PR_SET_PDEATHSIG = 1
-# Threads of libraries that themselves see to it that a fork does them no harm.
-_HARMLESS = {"jemalloc_bg_thd"}
+# What takes a training seconds to load; packages that a user allows are loaded by each job.
+_PRELOADED = ["medvision.pipeline.fit", "medvision.config.compose"]
 
 
 class Processes:
@@ -37,32 +37,9 @@ class Processes:
         self.quiet = n_jobs > 1
 
     def start(self, commands: Sequence[Command], quiet: bool) -> list[Started]:
-        """Start jobs, by a fork of this process or else by a new interpreter."""
-        start = _forked if self._may_fork else _spawned
+        """Start jobs, by the fork server or else by a new interpreter each."""
+        start = _forked if "forkserver" in multiprocessing.get_all_start_methods() else _spawned
         return [start(command, quiet) for command in commands]
-
-    @functools.cached_property
-    def _may_fork(self) -> bool:
-        return may_fork()
-
-
-def may_fork() -> bool:
-    """Whether this process can be forked without harm, as far as can be seen from within.
-
-    The fork has everything loaded that the check of the configs had to load. It must not miss threads that a library
-    counts on (an OpenMP pool makes the next parallel loop wait for ever), and CUDA cannot be used in the fork of a
-    process that has touched it. Neither happens by importing torch, but packages in MEDVISION_ALLOW may do more.
-    """
-    if sys.platform != "linux" or threading.active_count() > 1:
-        return False
-    if "libcuda.so" in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace"):
-        return False
-    # OpenBLAS ends its threads before a fork and starts them again when needed: what is there after one, stays.
-    process = multiprocessing.get_context("fork").Process(target=int)
-    process.start()
-    process.join()
-    names = [file.read_text(encoding="utf-8").strip() for file in Path("/proc/self/task").glob("*/comm")]
-    return len([name for name in names if name not in _HARMLESS]) == 1
 
 
 def end_with_parent() -> None:
@@ -72,26 +49,28 @@ def end_with_parent() -> None:
 
 
 def _forked(command: Command, quiet: bool) -> Started:
-    process = multiprocessing.get_context("fork").Process(target=_job, args=(command, quiet, os.getpid()))
-    with _blocked():
-        process.start()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    # The server has the environment that it was started with.
+    surroundings = dict(os.environ), str(Path.cwd()), list(sys.path)
+    process = context.Process(target=_job, args=(command, quiet, *surroundings))
+    process.start()
     return Started(lambda: process.exitcode, process.terminate)
 
 
-def _job(command: Command, quiet: bool, parent: int) -> None:
-    """Within the fork: become what a new interpreter would be, and run the command."""
+def _job(command: Command, quiet: bool, environment: dict[str, str], folder: str, path: list[str]) -> None:
+    """In the forked process: become what a new interpreter would be, and run the command."""
     os.setsid()
-    end_with_parent()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    if os.getppid() != parent:  # it was killed before this process asked to be told
-        sys.exit(128 + signal.SIGTERM)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path[:] = path
     with command.log.open("ab") as log:
         for descriptor in (1, 2) if quiet else (2,):
             os.dup2(log.fileno(), descriptor)
-    # Tests and notebooks put others in their place, which lead elsewhere.
-    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     # Lightning starts the further processes of a distributed run by these, as `python -m <module> <arguments>`.
     sys.argv = [command.module, *command.arguments()]
     try:
@@ -103,24 +82,19 @@ def _job(command: Command, quiet: bool, parent: int) -> None:
         atexit._run_exitfuncs()
 
 
+def _end_with_parent() -> None:
+    """SIGTERM to this process when the multirun is gone, even by SIGKILL: the fork server, its parent, lives on."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _spawned(command: Command, quiet: bool) -> Started:
     arguments = [sys.executable, "-m", command.module, *command.arguments()]
+    options: dict[str, Any] = {} if sys.platform == "win32" else {"preexec_fn": end_with_parent}
     with command.log.open("ab") as log:
         process = subprocess.Popen(
-            arguments,
-            stdout=log if quiet else None,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=end_with_parent,
+            arguments, stdout=log if quiet else None, stderr=log, start_new_session=True, **options
         )
     return Started(process.poll, process.terminate)
-
-
-@contextmanager
-def _blocked() -> Iterator[None]:
-    """Hold signals back until the fork has handlers of its own, or they would be lost in a copy of ours."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,8 +1,6 @@
 """Checkpoint files that survive a crash while they are written and that notice when they are damaged."""
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import torch
 from lightning.pytorch.plugins import CheckpointIO
 
 from medvision.errors import CheckpointError
-from medvision.files import replacing, write_text
+from medvision.files import link, replacing, write_text
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -74,10 +72,7 @@ class AtomicCheckpointIO(CheckpointIO):
 def duplicate(source: Path, target: Path) -> None:
     """Make `target` the same checkpoint as `source`, atomically and without writing the weights again."""
     with replacing(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, temporary)
+        link(source, temporary)
         digest = _announce(target, temporary)
     write_text(_sidecar(target), digest + "\n")
 

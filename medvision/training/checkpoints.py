@@ -3,8 +3,9 @@
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 import torch
@@ -15,9 +16,20 @@ from medvision.errors import Interrupted, RunError, TrainingError
 from medvision.files import write_text
 from medvision.training.checkpoint_io import duplicate
 from medvision.training.classifier import POLL_STEPS, Classifier
-from medvision.training.signals import StopSignal
 
 Monitor = Literal["val/loss", "val/accuracy", "val/recall", "val/auroc"]
+
+
+class Stop(Protocol):
+    """SIGINT and SIGTERM, remembered while training defers them; see `medvision.cli.stop_signal.StopSignal`."""
+
+    signum: int | None
+
+    def install(self) -> None:
+        """Take the signals over from whoever has them."""
+
+    def deferring(self) -> AbstractContextManager[None]:
+        """Within the block the first signal only sets `signum`."""
 
 
 # Called with the number of epochs that are done and the value of the monitor after the last of them.
@@ -44,7 +56,7 @@ class Checkpoints(Checkpoint):
     def __init__(
         self,
         directory: Path,
-        stop: StopSignal,
+        stop: Stop,
         monitor: Monitor = "val/loss",
         every_n_steps: int | None = None,
         patience: int = 0,

@@ -11,7 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from medvision.errors import TrainingError
 from medvision.randomness import key
-from medvision.training.epoch_metrics import classification_metrics
+from medvision.tasks import Kind
+from medvision.training.epoch_metrics import task_metrics
 from medvision.training.losses import ClassificationLoss
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -35,6 +36,7 @@ class Classifier(LightningModule):
         optimizer: Called with the trainable parameters and their names, `Muon` or any optimizer of torch.
         scheduler: Called with the optimizer and the total number of steps; None keeps the learning rate.
         loss: Called with logits (B, K) and targets; None is plain cross-entropy.
+        kind: Of the task.
         seed: Key of everything random inside a step, such as dropout.
         compiled: Whether training steps go through torch.compile; validation, whose batches differ in size, does not.
     """
@@ -44,7 +46,8 @@ class Classifier(LightningModule):
         network: nn.Module,
         optimizer: Callable[[Iterable[tuple[str, nn.Parameter]]], Optimizer],
         scheduler: Callable[[Optimizer, int], LRScheduler] | None = None,
-        loss: ClassificationLoss | None = None,
+        loss: nn.Module | None = None,
+        kind: Kind = "classes",
         seed: int = 0,
         compiled: bool = False,
     ) -> None:
@@ -53,6 +56,7 @@ class Classifier(LightningModule):
         self.loss = loss if loss is not None else ClassificationLoss()
         self._optimizer = optimizer
         self._scheduler = scheduler
+        self._kind = kind
         self._seed = seed
         # Of the method and not the module, which would be a second name for the same weights.
         self._train_forward: Callable[[Tensor], Tensor] = (
@@ -137,7 +141,7 @@ class Classifier(LightningModule):
             logits, targets = self._gathered(logits, 0), self._gathered(targets, -1)
         # Rows that only make the ranks' shares equally long have target -1.
         known = targets >= 0
-        metrics = classification_metrics(logits[known], targets[known])
+        metrics = task_metrics(self._kind, logits[known], targets[known])
         self._log({f"val/{name}": value for name, value in metrics.items()})
 
     def check_finite(self) -> None:

@@ -1,9 +1,24 @@
-"""What is watched while a network learns, computed on the device once an epoch."""
+"""Validation metrics of an epoch, computed on the device."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.classification import binary_auroc, multiclass_confusion_matrix
+
+from medvision.tasks import Kind
+
+
+def task_metrics(kind: Kind, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """The metrics of one pass over a split, for (N, K) logits and the targets of a task of this kind."""
+    match kind:
+        case "classes":
+            return classification_metrics(logits, targets)
+
+
+def monitored(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """The values of `monitor` for a model without epochs, from (N, K) logits and (N,) targets."""
+    found = classification_metrics(logits, targets)
+    return {f"val/{name}": float(value) for name, value in found.items()}
 
 
 def classification_metrics(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:

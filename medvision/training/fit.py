@@ -1,79 +1,155 @@
-"""The one place that asks what kind of learner there is, and knows how each is fitted."""
+"""How models are fitted: networks by gradient descent under Lightning, classical models by scikit-learn."""
 
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from medvision.data.datamodule import ImageDataModule
 from medvision.data.table import SplitArrays
 from medvision.errors import ConfigError, ModelError, TrainingError
 from medvision.models.classical import Classical
 from medvision.models.features import Embedding
 from medvision.models.network import Network
-from medvision.randomness import key
+from medvision.randomness import generator, key
+from medvision.training.checkpoint_io import AtomicCheckpointIO
+from medvision.training.checkpoints import Monitor, Stop
 from medvision.training.classifier import Classifier
+from medvision.training.epoch_metrics import monitored
+from medvision.training.profile import StageProfiler
 
 log = logging.getLogger(__name__)
 
 Learner = Network | Classical
+_LAYER_IMAGES = 5000  # of the training images, for layers that are computed from them; more change nothing
 
 
-def fit(
-    learner: Learner,
-    *,
-    by_gradient: Callable[[Network], None],
-    images: Callable[[], SplitArrays],
-    embedding: Callable[[], Embedding] | None,
-    seed: int,
-    console: Console,
-) -> None:
-    """Train a model; what was learnt is in it afterwards.
+@dataclass(frozen=True)
+class Fitted:
+    """What a training leaves behind beside the model.
 
-    Args:
-        learner: A network, or a classical model.
-        by_gradient: Trains a network.
-        images: Returns the training images, for a classical model.
-        embedding: Returns the features that another model's network makes; None where no model was named.
-        seed: Of whatever a classical model draws.
-        console: Where to show that a classical model is being fitted.
-
-    Raises:
-        ConfigError: if a classical model and `embedding` do not belong together.
-        ModelError: if a classical model cannot be fitted to these images.
+    Attributes:
+        score: the monitor on validation, of the epoch that was kept.
+        facts: for run.json.
     """
-    if not isinstance(learner, Classical):
-        by_gradient(learner)
-        return
-    if isinstance(learner.features, Embedding) and learner.features.name is None and embedding is not None:
-        learner.features = embedding()
-    elif embedding is not None:
-        raise ConfigError(
-            "init_from gives a classical model its features: add model/features=embedding (and no\n"
-            "model.features.name), or leave init_from out."
+
+    score: float
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """Fits a model to data; a model calls the method for its kind (`Network.fit`, `Classical.fit`).
+
+    Attributes:
+        data: the images, set up.
+        monitor: the validation metric that chooses the epoch.
+        seed: of everything random.
+        optimizer: see `Classifier`.
+        scheduler: see `Classifier`.
+        loss: see `Classifier`.
+        trainer: returns Lightning's Trainer; called for networks only.
+        directory: of the run, with its checkpoints.
+        stop: SIGINT and SIGTERM.
+        console: for progress on a terminal.
+        compiled: see `Classifier`.
+        profiler: of the training, if it is profiled.
+        initial: the network of another run whose weights come first; None starts at random.
+        embedding: features made by another run's network, for classical models; None where no run was named.
+    """
+
+    data: ImageDataModule
+    monitor: Monitor
+    seed: int
+    optimizer: Callable[..., Any]
+    scheduler: Callable[..., Any] | None
+    loss: torch.nn.Module
+    trainer: Callable[[], Trainer]
+    directory: Path
+    stop: Stop
+    console: Console
+    compiled: bool = False
+    profiler: StageProfiler | None = None
+    initial: Callable[[], Network] | None = None
+    embedding: Callable[[], Embedding] | None = None
+
+    def network(self, network: Network) -> Fitted:
+        """Train by gradient descent, from the last checkpoint if there is one; the weights are those of the best epoch.
+
+        Raises:
+            TrainingError: if the device runs out of memory, or the loss is not finite.
+        """
+        data, last = self.data, self.directory / "checkpoints" / "last.ckpt"
+        network.set_statistics(*(values.tolist() for values in data.channel_statistics()))
+        rows = generator("layers", 0).permutation(np.flatnonzero(data.table.splits == "train"))[:_LAYER_IMAGES]
+        network.fit_layers(data.pixels(rows))
+        if self.initial is not None:
+            _initialise(network, self.initial())
+        classifier = Classifier(
+            network,
+            self.optimizer,
+            self.scheduler,
+            self.loss,
+            kind=data.task.kind,
+            seed=self.seed,
+            compiled=self.compiled,
         )
-    fit_classical(learner, images(), seed, console)
+        trainer = self.trainer()
+        parameters = sum(p.numel() for p in network.parameters())
+        log.info("%s parameters, %s, precision %s", f"{parameters:,}", trainer.strategy.root_device, trainer.precision)
+        with self.stop.deferring():
+            fit_network(classifier, data, trainer, last if last.exists() else None)
+        facts: dict[str, Any] = {"parameters": parameters}
+        if self.profiler is not None:
+            facts["profile"] = {"seconds": self.profiler.seconds, "steps": self.profiler.steps}
+        if not trainer.is_global_zero:
+            return Fitted(float("nan"), facts)
+        _load_best(network, self.directory)
+        scores = pd.read_csv(self.directory / "metrics.csv")[self.monitor]
+        return Fitted(float(scores.min() if self.monitor == "val/loss" else scores.max()), facts)
+
+    def classical(self, model: Classical) -> Fitted:
+        """Fit the estimator to the training images.
+
+        Raises:
+            ConfigError: if the model and `embedding` do not belong together.
+            ModelError: if it cannot be fitted to these images.
+        """
+        if isinstance(model.features, Embedding) and model.features.name is None and self.embedding is not None:
+            model.features = self.embedding()
+        elif self.embedding is not None:
+            raise ConfigError(
+                "init_from gives a classical model its features: add model/features=embedding (and no\n"
+                "model.features.name), or leave init_from out."
+            )
+        fit_classical(model, self.data.split("train"), self.seed, self.console)
+        arrays = self.data.split("val")
+        metrics = monitored(torch.from_numpy(model.logits(arrays.images)), torch.from_numpy(arrays.targets))
+        return Fitted(metrics[self.monitor])
 
 
 def fit_network(
-    classifier: Classifier, datamodule: LightningDataModule, trainer: Trainer, checkpoint: Path | None = None
+    classifier: Classifier, data: ImageDataModule, trainer: Trainer, checkpoint: Path | None = None
 ) -> None:
     """Train a network, from the beginning or from a checkpoint.
 
     Args:
         classifier: Holds the network; its weights change in place.
-        datamodule: Supplies training and validation batches.
+        data: Supplies training and validation batches.
         trainer: Runs the loop on the accelerator it was built for.
-        checkpoint: Where to go on from; None starts anew.
+        checkpoint: To continue from; None starts at the beginning.
 
     Raises:
         TrainingError: if the device runs out of memory.
@@ -81,7 +157,7 @@ def fit_network(
     path = str(checkpoint) if checkpoint else None
     try:
         with _denormals_flushed():
-            trainer.fit(classifier, datamodule=datamodule, ckpt_path=path, weights_only=bool(checkpoint))
+            trainer.fit(classifier, datamodule=data, ckpt_path=path, weights_only=bool(checkpoint))
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{trainer.strategy.root_device} ran out of memory at step {trainer.global_step}.\n"
@@ -102,6 +178,33 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
+def _load_best(network: Network, directory: Path) -> None:
+    """Put the weights of the best epoch into the network."""
+    best = AtomicCheckpointIO().load_checkpoint(directory / "checkpoints" / "best.ckpt")
+    prefix = "network."
+    state: Mapping[str, torch.Tensor] = best["state_dict"]
+    network.load_state_dict(
+        {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    )
+
+
+def _initialise(network: Network, trained: Network) -> None:
+    """Begin with the backbone of another run, and with its head too where the number of classes is the same."""
+    own, other = (
+        {name: value.shape for name, value in one.backbone.state_dict().items()} for one in (network, trained)
+    )
+    if own != other:
+        raise ModelError(
+            "init_from names a model of another architecture: the weights of its backbone do not fit.\n"
+            "Choose the model it was trained with (see bundle.json), or leave init_from out."
+        )
+    network.backbone.load_state_dict(trained.backbone.state_dict())
+    same_classes = network.head.weight.shape == trained.head.weight.shape
+    if same_classes:
+        network.head.load_state_dict(trained.head.state_dict())
+    log.info("weights of the %s taken from init_from", "whole network" if same_classes else "backbone")
+
+
 def fit_classical(model: Classical, train: SplitArrays, seed: int, console: Console) -> None:
     """Fit a classical model to the training images.
 
@@ -110,7 +213,7 @@ def fit_classical(model: Classical, train: SplitArrays, seed: int, console: Cons
             principal components are as many as asked for, or as there are.
         train: The training images.
         seed: Of whatever it draws.
-        console: Where to show, on a terminal, that it goes on.
+        console: For progress on a terminal.
 
     Raises:
         ModelError: if a class has too few images (or groups) for the folds, or scikit-learn refuses a setting.
@@ -121,13 +224,13 @@ def fit_classical(model: Classical, train: SplitArrays, seed: int, console: Cons
     estimator.set_params(**dict.fromkeys(states, key(seed, "weights") % 2**32))
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("making features", total=None)
+        task = progress.add_task("computing features", total=None)
         started = time.perf_counter()
         rows = model.features(train.images)
         folds = _folds(estimator.cv, train) if "cv" in estimator.get_params(deep=False) else None
         _limit_components(estimator, min(*rows.shape, *(len(fitted) for fitted, _ in folds or [])))
         what = f"{model} to {len(rows):,} images, {rows.shape[1]:,} features each"
-        log.info("fitting %s; augmentation, loss, optimizer and trainer play no part in that", what)
+        log.info("fitting %s; augmentation, loss, optimizer and trainer are not used", what)
         progress.update(task, description=f"fitting {what}")
         try:
             if folds is None:

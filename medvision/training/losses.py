@@ -2,11 +2,37 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medvision.errors import ConfigError
+from medvision.tasks import Task
+
+
+def task_loss(
+    task: Task,
+    class_counts: NDArray[np.int64],
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Literal["none", "balanced"] = "none",
+    focal_gamma: float = 0.0,
+) -> nn.Module:
+    """The loss of a task.
+
+    Args:
+        task: what is asked.
+        class_counts: (K,) training images of each class.
+        label_smoothing: see `ClassificationLoss`.
+        class_weights: likewise.
+        focal_gamma: likewise.
+    """
+    match task.kind:
+        case "classes":
+            loss = ClassificationLoss(label_smoothing, class_weights, focal_gamma)
+            loss.set_class_counts(torch.from_numpy(class_counts))
+            return loss
 
 
 class ClassificationLoss(nn.Module):
@@ -17,8 +43,6 @@ class ClassificationLoss(nn.Module):
         class_weights: `balanced` weighs class k by N / (K * n_k), n_k counted on the training split; `none` does not.
         focal_gamma: Exponent of the factor (1 - p)^gamma; 0 is plain cross-entropy.
 
-    Raises:
-        ConfigError: if a value lies outside its range.
     Source: Lin et al. 2017, arXiv:1708.02002, eq. 4; Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
 
@@ -31,10 +55,6 @@ class ClassificationLoss(nn.Module):
         focal_gamma: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ConfigError(f"loss.label_smoothing must lie in [0, 1), found {label_smoothing}.")
-        if focal_gamma < 0:
-            raise ConfigError(f"loss.focal_gamma must not be negative, found {focal_gamma}.")
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
         self.focal_gamma = focal_gamma

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from medvision.errors import ConfigError
-
 # Of the quintic a x + b x^3 + c x^5, as steep at 0 as it can be: singular values come near 1 in few steps, not to 1.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _EPS = 1e-8
@@ -31,8 +29,6 @@ class Muon(Optimizer):
         betas: of the others: decay of the running mean of the gradient and of its square.
         weight_decay: of the others: share of each weight, times its learning rate, that is taken off per step.
 
-    Raises:
-        ConfigError: if a learning rate is not positive, a momentum or the decay lies outside its range.
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
     """
 
@@ -46,15 +42,6 @@ class Muon(Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
     ) -> None:
-        for name, value in {"lr": lr, "other_lr": other_lr}.items():
-            if value <= 0:
-                raise ConfigError(f"optimizer.{name} must be above 0, found {value}.")
-        if not all(0 <= value < 1 for value in (momentum, *betas)):
-            raise ConfigError(f"optimizer.momentum and betas must lie in [0, 1), found {momentum} and {list(betas)}.")
-        if steps < 1 or weight_decay < 0:
-            raise ConfigError(
-                f"optimizer.steps must be 1 or more and weight_decay not negative, found {steps} and {weight_decay}."
-            )
         groups: dict[bool, list[Any]] = {True: [], False: []}
         for one in params:
             name, parameter = one if isinstance(one, tuple) else ("", one)

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
-from medvision.errors import ConfigError
-
 
 def constant(optimizer: Optimizer, total_steps: int) -> LRScheduler:
     """The learning rate as the optimizer has it, throughout."""
@@ -23,8 +21,6 @@ def cosine(optimizer: Optimizer, total_steps: int, warmup: float = 0.05, final: 
         warmup: Share of the steps that climb to the peak, in [0, 1).
         final: Learning rate at the end as a share of the peak, in [0, 1].
 
-    Raises:
-        ConfigError: if a share lies outside its range.
     Source: Loshchilov & Hutter 2017, arXiv:1608.03983, eq. 5, without restarts.
     """
     return _after_warmup(
@@ -41,8 +37,6 @@ def linear(optimizer: Optimizer, total_steps: int, warmup: float = 0.0, final: f
         warmup: Share of the steps that climb to the peak, in [0, 1).
         final: Learning rate at the end as a share of the peak, in [0, 1].
 
-    Raises:
-        ConfigError: if a share lies outside its range.
     """
     return _after_warmup(optimizer, total_steps, warmup, final, lambda progress: 1 - progress)
 
@@ -63,14 +57,8 @@ def one_cycle(
         div: Peak over initial learning rate.
         final_div: Initial over final learning rate.
 
-    Raises:
-        ConfigError: if `pct_start` lies outside (0, 1) or a divisor is not positive.
     Source: Smith & Topin 2018, arXiv:1708.07120.
     """
-    if not 0 < pct_start < 1:
-        raise ConfigError(f"scheduler.pct_start must lie in (0, 1), found {pct_start}.")
-    if div <= 0 or final_div <= 0:
-        raise ConfigError(f"scheduler.div and final_div must be positive, found {div} and {final_div}.")
     peak = [float(group["lr"]) for group in optimizer.param_groups]
     return OneCycleLR(
         optimizer, peak, total_steps=total_steps, pct_start=pct_start, div_factor=div, final_div_factor=final_div
@@ -81,10 +69,6 @@ def _after_warmup(
     optimizer: Optimizer, total_steps: int, warmup: float, final: float, fall: Callable[[float], float]
 ) -> LRScheduler:
     """A linear climb, then what `fall` makes of the progress from 0 to 1, scaled to end at `final`."""
-    if not 0 <= warmup < 1:
-        raise ConfigError(f"scheduler.warmup must lie in [0, 1), found {warmup}.")
-    if not 0 <= final <= 1:
-        raise ConfigError(f"scheduler.final must lie in [0, 1], found {final}.")
     climb = round(warmup * total_steps)
 
     def share(step: int) -> float:

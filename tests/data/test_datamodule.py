@@ -1,6 +1,8 @@
 import inspect
 import logging
 import os
+import re
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import yaml
 from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from medvision.data import sources
+from medvision.config.targets import resolve
 from medvision.data.datamodule import ImageDataModule
 from medvision.data.decode import decode
+from medvision.data.layouts import folders
+from medvision.data.options import DataOptions
 from medvision.data.table import SPLITS, ImageTable
 from medvision.errors import ConfigError, DataError
-from medvision.targets import resolve
+from medvision.tasks import Task
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 real_data = pytest.mark.skipif("MEDVISION_DATA" not in os.environ, reason="MEDVISION_DATA is not set")
@@ -65,10 +69,11 @@ class Shift:
 
 @pytest.fixture
 def module(small_table):
-    """module(**options) -> a data module over the small table, set up."""
+    """module(augmentation, seed, **options) -> a data module over the small table, set up."""
 
-    def build(**options):
-        built = ImageDataModule(lambda: small_table, **{"batch_size": 8, **options})
+    def build(augmentation=None, seed=0, **options):
+        options = DataOptions(**{"batch_size": 8, **options})
+        built = ImageDataModule(lambda: small_table, options, augmentation=augmentation, seed=seed)
         built.setup()
         return built
 
@@ -124,7 +129,7 @@ def test_splits_follow_split_seed_and_order_follows_seed(module):
 def test_splits_frame_and_arrays_agree(small_table):
     frame = small_table.frame.assign(group=[f"p{i // 2}" for i in range(60)], sex=["f", "m"] * 30)
     frame["label"] = frame.index // 2 % 3
-    data = ImageDataModule(lambda: ImageTable(frame, small_table.class_names, small_table.images))
+    data = ImageDataModule(lambda: ImageTable(frame, Task.classes(small_table.class_names), small_table.images))
     data.setup()
     who = data.splits_frame()
     assert list(who.columns) == ["id", "label", "group", "split", "pixels"]
@@ -155,7 +160,7 @@ def test_arrays_are_converted_when_asked(module):
 
 
 def test_arrays_are_taken_as_they_are_without_a_copy(small_table):
-    data = ImageDataModule(lambda: small_table, batch_size=42)
+    data = ImageDataModule(lambda: small_table, DataOptions(batch_size=42))
     data.setup()
     small_table.images[:] = 9
     assert (next(iter(data.train_dataloader()))[0] == 9).all()
@@ -163,7 +168,7 @@ def test_arrays_are_taken_as_they_are_without_a_copy(small_table):
 
 def test_files_are_decoded_by_the_rules_of_prediction(make_folder):
     root = make_folder({f"{split}/{name}": 4 for split in ("train", "test") for name in ("cat", "dog")})
-    data = ImageDataModule(partial(sources.image_folder, root), image_size=16, resize="crop", batch_size=2)
+    data = ImageDataModule(partial(folders.image_folder, root), DataOptions(image_size=16, resize="crop", batch_size=2))
     data.setup()
     assert data.in_channels == 3
     assert data.splits_frame()["split"].value_counts().to_dict() == {"test": 8, "train": 6, "val": 2}
@@ -174,7 +179,7 @@ def test_files_are_decoded_by_the_rules_of_prediction(make_folder):
 
 
 def test_files_need_an_image_size(make_folder):
-    data = ImageDataModule(partial(sources.image_folder, make_folder({"cat": 4, "dog": 4})))
+    data = ImageDataModule(partial(folders.image_folder, make_folder({"cat": 4, "dog": 4})))
     with pytest.raises(ConfigError, match=r"set data.image_size"):
         data.setup()
 
@@ -184,7 +189,7 @@ def test_bad_files_go_to_quarantine_and_the_run_goes_on(make_folder, caplog):
     cut = root / "train" / "cat" / "003.png"
     cut.write_bytes(cut.read_bytes()[:-20])
     (root / "test" / "dog" / "007.png").write_bytes(b"")
-    data = ImageDataModule(partial(sources.image_folder, root), image_size=8, batch_size=4)
+    data = ImageDataModule(partial(folders.image_folder, root), DataOptions(image_size=8, batch_size=4))
     with caplog.at_level(logging.WARNING):
         data.setup()
     assert data.quarantine.to_dict("list") == {
@@ -208,7 +213,7 @@ def test_bad_files_go_to_quarantine_and_the_run_goes_on(make_folder, caplog):
 def test_a_bad_file_is_an_error_when_asked(make_folder):
     root = make_folder({"cat": 20, "dog": 20})
     (root / "cat" / "000.png").write_bytes(b"")
-    data = ImageDataModule(partial(sources.image_folder, root), image_size=8, on_bad_image="error")
+    data = ImageDataModule(partial(folders.image_folder, root), DataOptions(image_size=8, on_bad_image="error"))
     with pytest.raises(
         DataError, match=r"1 of 40 files .*cat/000.png: file is empty(?s:.*)data.on_bad_image=quarantine"
     ):
@@ -220,12 +225,12 @@ def leaking(small_table):
     images = small_table.images.copy()
     images[2] = images[59]
     frame = small_table.frame.assign(split=np.repeat(["train", "val", "test"], [36, 12, 12]), sex=["f", "m"] * 30)
-    return ImageTable(frame, small_table.class_names, images)
+    return ImageTable(frame, Task.classes(small_table.class_names), images)
 
 
 @pytest.mark.parametrize(("leakage", "trained", "seen"), [("drop", 35, 0), ("keep", 36, 1)])
 def test_the_guard_is_part_of_every_set_up(small_table, leakage, trained, seen):
-    data = ImageDataModule(lambda: leaking(small_table), leakage=leakage)
+    data = ImageDataModule(lambda: leaking(small_table), DataOptions(leakage=leakage))
     data.setup()
     assert data.class_counts("train").sum() == trained
     assert (~data.never_seen()).sum() == seen
@@ -236,7 +241,7 @@ def test_the_guard_is_part_of_every_set_up(small_table, leakage, trained, seen):
 
 def test_the_guard_stops_when_asked(small_table):
     with pytest.raises(DataError, match="The data leaks: 1 of 12 test images"):
-        ImageDataModule(lambda: leaking(small_table), leakage="error").setup()
+        ImageDataModule(lambda: leaking(small_table), DataOptions(leakage="error")).setup()
 
 
 def test_a_class_that_the_guard_empties_is_named(small_table):
@@ -249,7 +254,7 @@ def test_a_class_that_the_guard_empties_is_named(small_table):
 def test_folds_take_the_place_of_the_official_test(small_table):
     tests = []
     for fold in range(3):
-        data = ImageDataModule(lambda: leaking(small_table), n_folds=3, fold=fold)
+        data = ImageDataModule(lambda: leaking(small_table), DataOptions(n_folds=3, fold=fold))
         data.setup()
         assert (data.splits_frame()["split"] == "unused").sum() == 12
         tests += data.split("test").ids.tolist()
@@ -276,41 +281,51 @@ def test_too_many_bad_files(make_folder, bad, limit, message):
     root = make_folder({"cat": 4, "dog": 8})
     for name in bad:
         (root / name).write_bytes(b"")
-    data = ImageDataModule(partial(sources.image_folder, root), image_size=8, max_bad_fraction=limit)
+    data = ImageDataModule(partial(folders.image_folder, root), DataOptions(image_size=8, max_bad_fraction=limit))
     with pytest.raises(DataError, match=f"(?s){message}") as caught:
         data.setup()
     assert str(caught.value).count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("key", "value", "expected"),
     [
-        ({"image_size": 0}, "data.image_size must be a positive number of pixels or null, not 0"),
-        ({"channels": 2}, "data.channels must be 1, 3 or null, not 2"),
-        ({"resize": "letter"}, "data.resize must be one of letterbox, stretch, crop, not 'letter'"),
-        ({"batch_size": 0}, "data.batch_size must be at least 1"),
-        ({"eval_batch_size": 0}, "data.eval_batch_size must be at least 1"),
-        ({"val_fraction": 0.0}, "data.val_fraction must be between 0 and 1"),
-        ({"test_fraction": 1.0}, "data.test_fraction must be between 0 and 1"),
-        ({"max_bad_fraction": 1.5}, "data.max_bad_fraction must be from 0 to 1"),
-        ({"split_seed": -1}, "data.split_seed must be 0 or more"),
-        ({"n_folds": 5}, "data.n_folds and data.fold belong together"),
-        ({"fold": 0}, "data.n_folds and data.fold belong together"),
-        ({"n_folds": 1, "fold": 0}, "data.n_folds must be 2 or more, or null, not 1"),
-        ({"n_folds": 3, "fold": 3}, "data.fold must be from 0 to 2, not 3"),
-        ({"leakage": "ignore"}, "data.leakage must be one of drop, error, keep, not 'ignore'"),
-        (
-            {"window": (40, 0)},
-            r"data.window must be \[centre, width\] with a width of 1 or more, or null, not \(40, 0\)",
-        ),
-        ({"frames": "last"}, "data.frames must be one of reject, first, middle, not 'last'"),
-        ({"on_bad_image": "skip"}, "data.on_bad_image must be one of quarantine, error, not 'skip'"),
-        ({"device_resident": "yes"}, "data.device_resident must be auto, true or false"),
+        ("image_size", 0, "null"),
+        ("channels", 2, "1, 3 or null"),
+        ("resize", "letter", "letterbox, stretch, crop"),
+        ("batch_size", 0, ">= 1"),
+        ("eval_batch_size", 0, ">= 1"),
+        ("val_fraction", 0.0, "> 0 and < 1"),
+        ("test_fraction", 1.0, "> 0 and < 1"),
+        ("calibration_fraction", 1.0, ">= 0 and < 1"),
+        ("max_bad_fraction", 1.5, ">= 0 and <= 1"),
+        ("max_train_samples", 0, ">= 1"),
+        ("split_seed", -1, ">= 0"),
+        ("leakage", "ignore", "drop, error, keep"),
+        ("window", (40, 0), "width >= 1"),
+        ("window", (40, 80, 2), "width >= 1"),
+        ("frames", "last", "reject, first, middle"),
+        ("on_bad_image", "skip", "quarantine, error"),
+        ("device_resident", "yes", "auto, true or false"),
     ],
 )
-def test_values_that_cannot_work(options, message):
-    with pytest.raises(ConfigError, match=message):
-        ImageDataModule(sources.digits, **options)
+def test_a_value_out_of_range_is_refused_by_its_key(key, value, expected):
+    with pytest.raises(ConfigError, match=f"^data.{key}={re.escape(str(value))}: expected .*{re.escape(expected)}"):
+        DataOptions(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("folds", "key"),
+    [
+        ({"n_folds": 5}, "data.n_folds and data.fold"),
+        ({"fold": 0}, "data.n_folds and data.fold"),
+        ({"n_folds": 1, "fold": 0}, "data.n_folds=1"),
+        ({"n_folds": 3, "fold": 3}, "data.fold=3"),
+    ],
+)
+def test_folds_and_fold_must_fit(folds, key):
+    with pytest.raises(ConfigError, match=key):
+        DataOptions(**folds)
 
 
 def test_a_batch_larger_than_the_data(module):
@@ -378,16 +393,14 @@ def test_resume_inside_and_between_epochs(module, tmp_path, limit):
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
 def test_every_config_value_reaches_the_module(name):
-    parameters = inspect.signature(ImageDataModule.__init__).parameters
     shared = yaml.safe_load((CONF / "_shared.yaml").read_text())
     node = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     if name == "_shared":
-        assert node == {key: parameters[key].default for key in node}
-        assert set(node) == set(parameters) - {"self", "source", "augmentation", "seed"}
+        assert node == asdict(DataOptions())
         return
     assert node.pop("defaults") == ["_shared", "_self_"]
     source = node.pop("source")
-    function = resolve(source.pop("_target_"))
+    function = resolve(source.pop("_target_"), "data.source")
     assert function.__name__ == name
     assert set(source) == set(inspect.signature(function).parameters)
     own = {value.removeprefix("${data.").removesuffix("}") for value in source.values()}
@@ -417,7 +430,7 @@ def test_a_part_of_brain_mri(tmp_path):
             copy.mkdir(parents=True)
             for file in sorted(folder.iterdir())[:6]:
                 (copy / file.name).write_bytes(file.read_bytes())
-    data = ImageDataModule(partial(sources.image_folder, tmp_path), image_size=48, batch_size=4)
+    data = ImageDataModule(partial(folders.image_folder, tmp_path), DataOptions(image_size=48, batch_size=4))
     data.setup()
     assert data.splits_frame()["split"].value_counts().to_dict() == {"test": 24, "train": 20, "val": 4}
     assert data.quarantine.empty
@@ -436,7 +449,7 @@ def test_a_part_of_brain_mri(tmp_path):
 
 def test_frame_of_pandas_text_columns_is_accepted(small_table):
     frame = small_table.frame.assign(split=pd.Series(["train", "val", "test", "train"] * 15, dtype="string"))
-    table = ImageTable(frame, small_table.class_names, small_table.images)
-    data = ImageDataModule(lambda: table, calibration_fraction=0)
+    table = ImageTable(frame, Task.classes(small_table.class_names), small_table.images)
+    data = ImageDataModule(lambda: table, DataOptions(calibration_fraction=0))
     data.setup()
     assert data.splits_frame()["split"].tolist() == ["train", "val", "test", "train"] * 15

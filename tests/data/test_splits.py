@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from medvision.data.splits import carve, complete, folds, set_calibration_apart
 from medvision.data.table import ImageTable
 from medvision.errors import DataError
+from medvision.tasks import Task
 
 FRACTIONS = {"val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0}
 
@@ -14,7 +15,7 @@ FRACTIONS = {"val_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0}
 def table(labels, **columns):
     images = np.zeros((1, 1, 2, 2), np.uint8)
     frame = pd.DataFrame({"image": np.zeros(len(labels), int), "label": labels, **columns})
-    return ImageTable(frame, tuple(f"class {label}" for label in range(max(labels) + 1)), images)
+    return ImageTable(frame, Task.classes(tuple(f"class {label}" for label in range(max(labels) + 1))), images)
 
 
 def choose(labels, groups, fraction, split_seed=0):
@@ -152,7 +153,7 @@ def test_what_is_linked_by_pixels_or_group_stays_together(seed, grouped):
     columns = {"group": rng.integers(0, 120, 240).astype(str)} if grouped else {}
     whole = ImageTable(
         pd.DataFrame({"image": np.arange(240), "label": labels, **columns}),
-        ("a", "b", "c"),
+        Task.classes(("a", "b", "c")),
         np.zeros((240, 1, 2, 2), np.uint8),
     )
     try:

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medvision.data.guard import pixel_hashes
+from medvision.data.leakage import pixel_hashes
 from medvision.data.statistics import channel_statistics, fingerprint, moments, one_coloured
 from medvision.data.table import ImageTable
+from medvision.tasks import Task
 
 
 def test_mean_and_deviation_are_numpys():
@@ -34,7 +35,11 @@ def test_one_can_divide_by_the_deviation_of_a_constant_channel():
 @pytest.fixture
 def parts():
     frame = pd.DataFrame({"image": [0, 1, 2], "label": [0, 1, 0], "split": ["train", "val", "test"]})
-    return {"frame": frame, "class_names": ("a", "b"), "images": np.arange(12, dtype=np.uint8).reshape(3, 1, 2, 2)}
+    return {
+        "frame": frame,
+        "task": Task.classes(("a", "b")),
+        "images": np.arange(12, dtype=np.uint8).reshape(3, 1, 2, 2),
+    }
 
 
 def test_fingerprint_changes_with_anything_a_run_sees(parts):
@@ -46,7 +51,7 @@ def test_fingerprint_changes_with_anything_a_run_sees(parts):
     variants = [
         of(),
         of(images=parts["images"] + 1),
-        of(class_names=("a", "c")),
+        of(task=Task.classes(("a", "c"))),
         of(frame=frame.assign(label=[0, 1, 1])),
         of(frame=frame.assign(split=["train", "test", "val"])),
         of(frame=frame.iloc[[0, 2, 1]]),
@@ -61,7 +66,7 @@ def test_fingerprint_knows_nothing_of_images_that_are_set_aside(parts):
     table = ImageTable(**parts)
     hashes = pixel_hashes([table.images])
     frame = pd.concat([table.frame, pd.DataFrame({"image": [0], "label": [1], "split": ["quarantined"]})])
-    longer = ImageTable(frame, table.class_names, table.images)
+    longer = ImageTable(frame, Task.classes(table.class_names), table.images)
     assert fingerprint(longer, hashes[[0, 1, 2, 0]], (1, 2, 2)) == fingerprint(table, hashes, (1, 2, 2))
 
 

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from medvision.data.subsample import limit_train
 from medvision.data.table import ImageTable
 from medvision.errors import DataError
+from medvision.tasks import Task
 
 
 def table(labels, **columns):
     images = np.zeros((len(labels), 1, 2, 2), np.uint8)
     frame = pd.DataFrame({"image": np.arange(len(labels)), "label": np.asarray(labels, np.int64), **columns})
-    return ImageTable(frame, tuple(f"class {label}" for label in range(max(labels) + 1)), images)
+    return ImageTable(frame, Task.classes(tuple(f"class {label}" for label in range(max(1, *labels) + 1))), images)
 
 
 @given(counts=st.lists(st.integers(1, 60), min_size=1, max_size=5), share=st.floats(0, 1), seed=st.integers(0, 99))

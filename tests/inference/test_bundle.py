@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,19 @@ from safetensors.numpy import load_file
 
 from medvision import __version__, files
 from medvision.errors import BundleError, ConfigError
-from medvision.inference.bundle import amend_bundle, load_bundle, save_bundle
+from medvision.inference.bundle import load_bundle, read_manifest, save_bundle, write_card
+from medvision.inference.decision import Decision
 from medvision.inference.predictor import Predictor
-from medvision.models.torchvision_models import torchvision_model
+from medvision.metrics.operating_point import OperatingPoint
+from medvision.models.pretrained import pretrained
+from medvision.tasks import Task
 
-DECISION = {
-    "temperature": 1.5,
-    "operating_point": {"positive": ["glioma", "ménière"], "threshold": 0.25, "rule": "sensitivity", "target": 0.95},
-    "conformal": {"coverage": 0.9, "quantile": 0.8},
-    "gate": {"mean": [10.0, 20.0], "n": 3},
-}
+DECISION = Decision(
+    temperature=1.5,
+    operating_point=OperatingPoint(("glioma", "ménière"), 0.25, "sensitivity", 0.95),
+    conformal={"coverage": 0.9, "quantile": 0.8},
+    ood={"mean": [10.0, 20.0], "n": 3},
+)
 
 
 def rewrite(directory, **changes):
@@ -42,8 +46,8 @@ def test_what_is_loaded_is_what_was_saved_bit_by_bit(bundle, network, images):
     assert all(torch.equal(loaded[name], saved[name]) for name in saved)
     assert predictor.class_names == ("no tumour", "glioma", "ménière")
     assert predictor.decode == {"size": (12, 16), "channels": 1, "resize": "letterbox"}
-    assert predictor.temperature == 1.0
-    before = Predictor(network, predictor.class_names, decode=predictor.decode)
+    assert predictor.decision == Decision()
+    before = Predictor(network, predictor.task, decode=predictor.decode)
     np.testing.assert_array_equal(predictor.predict_logits(images), before.predict_logits(images))
 
 
@@ -51,8 +55,9 @@ def test_the_directory_tells_its_reader_everything(bundle, network):
     manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
 
     assert sorted(contents(bundle)) == ["bundle.json", "weights.safetensors"]
-    assert manifest["schema_version"] == 2
+    assert manifest["schema_version"] == 3
     assert manifest["medvision"] == __version__
+    assert manifest["task"] == {"kind": "classes", "class_names": ["no tumour", "glioma", "ménière"]}
     assert manifest["architecture"]["_target_"] == "medvision.models.small_cnn.small_cnn"
     assert manifest["normalisation"] == {"mean": [100.0], "std": [50.0]}
     assert manifest["fingerprint"] == "f" * 64
@@ -69,25 +74,28 @@ def test_equal_networks_give_equal_bytes(bundle, save, tmp_path):
 
 
 def test_temperature_is_applied_after_loading(save, tmp_path, images):
-    warm, cold = load_bundle(save(tmp_path / "warm", temperature=3.0)), load_bundle(save(tmp_path / "cold"))
+    warm, cold = (
+        load_bundle(save(tmp_path / "warm", decision=Decision(temperature=3.0))),
+        load_bundle(save(tmp_path / "cold")),
+    )
 
-    assert warm.temperature == 3.0
+    assert warm.decision.temperature == 3.0
     np.testing.assert_array_equal(warm.predict_logits(images), cold.predict_logits(images))
     assert warm.predict_probs(images).max() < cold.predict_probs(images).max()
 
 
 def test_pretrained_weights_are_not_fetched_again(save, tmp_path):
     settings = {
-        "_target_": "medvision.models.torchvision_models.torchvision_model",
+        "_target_": "medvision.models.pretrained.pretrained",
         "name": "resnet18",
         "weights": "default",
     }
-    network = torchvision_model(2, 1, (32, 32), name="resnet18")
+    network = pretrained(2, 1, (32, 32), name="resnet18")
     save_bundle(
         tmp_path / "model",
         network,
         architecture=settings | {"num_classes": 2, "in_channels": 1, "image_size": [32, 32]},
-        class_names=["a", "b"],
+        task=Task.classes(("a", "b")),
         decode={"size": [32, 32], "channels": 1, "resize": "stretch"},
         fingerprint="",
     )
@@ -118,129 +126,112 @@ def test_loaded_weights_outlive_their_file(bundle, images):
     np.testing.assert_array_equal(predictor.predict_logits(images), before)
 
 
-def test_decisions_are_none_unless_they_are_saved(bundle, save, tmp_path):
-    predictor, decided = load_bundle(bundle), load_bundle(save(tmp_path / "decided", **DECISION))
-
-    for name, value in DECISION.items():
-        assert getattr(predictor, name) == (1.0 if name == "temperature" else None)
-        assert getattr(decided, name) == value
+def test_what_is_decided_travels_with_the_weights(bundle, save, tmp_path):
+    assert load_bundle(bundle).decision == Decision()
+    assert load_bundle(save(tmp_path / "decided", decision=DECISION)).decision == DECISION
 
 
-def test_an_amended_bundle_says_the_new_things_with_the_weights_of_before(bundle, images):
-    weights, inode = (bundle / "weights.safetensors").read_bytes(), (bundle / "weights.safetensors").stat().st_ino
-    before = load_bundle(bundle)
-
-    amend_bundle(bundle, **DECISION, card="# A model\nméningiome\n")
-
-    assert (bundle / "weights.safetensors").read_bytes() == weights
-    assert (bundle / "weights.safetensors").stat().st_ino == inode
-    assert (bundle / "README.md").read_text(encoding="utf-8") == "# A model\nméningiome\n"
-    after = load_bundle(bundle)
-    assert {name: getattr(after, name) for name in DECISION} == DECISION
-    np.testing.assert_array_equal(after.predict_logits(images), before.predict_logits(images))
-    assert not list(bundle.parent.glob(".model*"))
-
-
-def test_an_amended_bundle_is_the_one_that_saving_it_all_would_have_made(bundle, save, tmp_path):
-    amend_bundle(bundle, **DECISION)
-
-    assert contents(bundle) == contents(save(tmp_path / "at once", **DECISION))
-
-
-def test_what_is_not_amended_stays_and_none_takes_away(bundle):
-    amend_bundle(bundle, **DECISION, card="one")
-    amend_bundle(bundle, conformal=None, card="two")
-
-    after = load_bundle(bundle)
-    assert (after.temperature, after.conformal, after.gate) == (1.5, None, DECISION["gate"])
-    assert (bundle / "README.md").read_text() == "two"
-    amend_bundle(bundle, temperature=2.0)
-    assert (bundle / "README.md").read_text() == "two"
-    assert load_bundle(bundle).temperature == 2.0
-
-
-def test_what_is_amended_reads_back_as_json_would_have_it(bundle):
-    amend_bundle(bundle, gate={10: (1, 2), 9: 0.5})
-
-    assert load_bundle(bundle).gate == {"10": [1, 2], "9": 0.5}
-
-
-def test_amending_does_not_bless_what_was_damaged_before(bundle):
-    weights = bytearray((bundle / "weights.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (bundle / "weights.safetensors").write_bytes(weights)
-
-    amend_bundle(bundle, temperature=2.0)
-
-    with pytest.raises(BundleError, match=r"weights\.safetensors was changed"):
+@pytest.mark.parametrize(
+    "evil",
+    [
+        {"temperature": float("nan")},
+        {"temperature": 0},
+        {"temperature": True},
+        {"temperature": None},
+        {"conformal": {"coverage": 0.9, "quantile": float("inf")}},
+        {"conformal": {"coverage": 0.9}},
+        {"operating_point": {"positive": ["glioma"], "threshold": float("nan"), "rule": "youden", "target": None}},
+        {"operating_point": {"positive": ["nobody"], "threshold": 0.5, "rule": "youden", "target": None}},
+        {"ood": {"bounds": {"brightness": [float("nan"), 1.0]}}},
+        {"task": {"kind": "classes", "class_names": ["a", "a", "b"]}},
+        {"task": {"kind": "volumes", "class_names": ["a", "b", "c"]}},
+        {"task": None},
+    ],
+)
+def test_a_decision_that_would_let_everything_pass_is_refused(bundle, evil):
+    rewrite(bundle, **evil)
+    with pytest.raises(BundleError, match=r"bundle\.json"):
         load_bundle(bundle)
-    rewrite(bundle, schema_version=3)
-    with pytest.raises(BundleError, match="Update medvision"):
-        amend_bundle(bundle, temperature=1.0)
 
 
-def test_a_bundle_of_the_first_schema_has_one_view(bundle):
-    manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
-    del manifest["tta"], manifest["sha256"]
-    manifest["schema_version"] = 1
-    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    (bundle / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
-    assert load_bundle(bundle).tta == "none"
+def test_a_card_leaves_the_model_alone(bundle):
+    before = contents(bundle)
+
+    write_card(bundle, "# A model\nméningiome\n")
+
+    assert (bundle / "README.md").read_text(encoding="utf-8") == "# A model\nméningiome\n"
+    assert contents(bundle) == before | {"README.md": (bundle / "README.md").read_bytes()}
+    load_bundle(bundle)
 
 
-def test_amending_what_is_no_bundle_makes_nothing(tmp_path):
+def test_a_card_without_a_bundle_makes_nothing(tmp_path):
     with pytest.raises(BundleError, match="no bundle in"):
-        amend_bundle(tmp_path / "no" / "where", temperature=2.0)
+        write_card(tmp_path / "no" / "where", "card")
 
     assert not list(tmp_path.iterdir())
 
 
+def older(directory, version, **changes):
+    """Write the manifest of an older schema."""
+    path = directory / "bundle.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["sha256"], manifest["task"], manifest["ood"]
+    manifest |= {"schema_version": version, "medvision": "0.1.0", "class_names": ["no tumour", "glioma", "ménière"]}
+    manifest |= {"gate": None} | changes
+    if version == 1:
+        del manifest["tta"]
+    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_bundle_of_an_older_schema_predicts_as_it_did(bundle, images, version):
+    expected = load_bundle(bundle).predict_probs(images)
+    older(bundle, version)
+
+    predictor = load_bundle(bundle)
+
+    np.testing.assert_array_equal(predictor.predict_probs(images), expected)
+    assert predictor.decision == Decision()
+    assert predictor.class_names == ("no tumour", "glioma", "ménière")
+
+
+def test_the_decision_of_an_older_bundle_is_read(bundle):
+    older(bundle, 2, gate=DECISION.ood, **{name: DECISION.to_json()[name] for name in ("temperature", "conformal")})
+
+    assert load_bundle(bundle).decision == Decision(1.5, conformal=DECISION.conformal, ood=DECISION.ood)
+
+
+def test_a_card_that_an_older_bundle_lists_may_be_replaced(bundle):
+    (bundle / "README.md").write_text("old")
+    older(bundle, 2, files=read_manifest(bundle)["files"] | {"README.md": hashlib.sha256(b"old").hexdigest()})
+
+    write_card(bundle, "new")
+
+    assert (bundle / "README.md").read_text() == "new"
+    load_bundle(bundle)
+
+
+def test_old_names_of_networks_are_found(bundle):
+    architecture = {
+        "_target_": "medvision.models.torchvision_models.torchvision_model",
+        **{"name": "resnet18", "num_classes": 2, "in_channels": 1, "image_size": [32, 32]},
+    }
+    rewrite(bundle, architecture=architecture)
+
+    assert read_manifest(bundle)["architecture"]["_target_"] == "medvision.models.pretrained.pretrained"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_value_that_json_lacks_leaves_the_bundle_as_it_was(bundle, tmp_path, value):
-    before = contents(bundle)
-
+def test_a_value_that_json_lacks_writes_nothing(save, tmp_path, value):
     with pytest.raises(ValueError, match="JSON"):
-        amend_bundle(bundle, conformal={"coverage": 0.9, "quantile": value}, card="new")
+        save(tmp_path / "model", decode={"size": [12, 16], "channels": value})
 
-    assert contents(bundle) == before
-    assert list(tmp_path.iterdir()) == [bundle]
-
-
-@pytest.mark.parametrize("step", ["sync", "rename"])
-def test_an_amendment_that_is_killed_leaves_the_old_bundle(bundle, tmp_path, monkeypatch, step):
-    amend_bundle(bundle, card="old")
-    before = contents(bundle)
-    rename = Path.rename
-
-    def fail(path, *target):
-        if step == "sync" or path.name.endswith(".new"):
-            raise KeyboardInterrupt
-        return rename(path, *target)
-
-    monkeypatch.setattr(*((files, "sync") if step == "sync" else (Path, "rename")), fail)
-    with pytest.raises(KeyboardInterrupt):
-        amend_bundle(bundle, **DECISION, card="new")
-    monkeypatch.undo()
-
-    assert contents(bundle) == before
-    bundle.rename(tmp_path / ".model.old")  # as a kill between the two renames leaves it
-    amend_bundle(bundle, temperature=3.0)
-    assert load_bundle(bundle).temperature == 3.0
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_hard_links_gets_copies(bundle, monkeypatch):
-    def fail(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(files.os, "link", fail)
-    amend_bundle(bundle, temperature=2.0)
-
-    assert load_bundle(bundle).temperature == 2.0
-
-
-@pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json", "README.md"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json"])
 def test_a_flipped_bit_anywhere_in_a_file_is_noticed(bundle, name):
-    amend_bundle(bundle, **DECISION, card="# Model card\n" * 10)
     original = (bundle / name).read_bytes()
     for position in range(0, len(original), len(original) // 40):
         damaged = bytearray(original)
@@ -251,9 +242,8 @@ def test_a_flipped_bit_anywhere_in_a_file_is_noticed(bundle, name):
             load_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json", "README.md"])
+@pytest.mark.parametrize("name", ["weights.safetensors", "bundle.json"])
 def test_a_missing_file_is_named(bundle, name):
-    amend_bundle(bundle, card="card")
     (bundle / name).unlink()
 
     with pytest.raises(BundleError, match=name):
@@ -269,7 +259,7 @@ def test_a_manifest_that_is_none_is_refused(bundle, text):
 
 
 def test_a_newer_schema_is_refused_with_the_remedy(bundle):
-    rewrite(bundle, schema_version=3, medvision="9.1.0")
+    rewrite(bundle, schema_version=4, medvision="9.1.0")
 
     with pytest.raises(BundleError, match=r"written by medvision 9\.1\.0;.*\n?.*Update medvision"):
         load_bundle(bundle)
@@ -281,35 +271,65 @@ def test_keys_of_later_versions_of_the_same_schema_are_passed_over(bundle):
     assert load_bundle(bundle).class_names[1] == "glioma"
 
 
-@pytest.mark.parametrize(
-    "target", ["os.system", "medvision.inference.bundle.shutil.rmtree", "medvision.data.table.os.system"]
-)
+EVIL = [
+    "os.system",
+    "medvision.inference.bundle.shutil.rmtree",
+    "medvision.data.table.os.system",
+    "medvision.training.checkpoint_io.AtomicCheckpointIO.remove_checkpoint",
+    "medvision.files.write_text",
+    "medvision.runs.directory.RunDirectory",
+    "medvision.pipeline.fit.fit",
+    "lightning.pytorch.callbacks.ModelCheckpoint",
+    "torch.hub.load",
+    "torch.load",
+    "sklearn.datasets.load_files",
+    "joblib.load",
+]
+
+
+@pytest.mark.parametrize("target", EVIL)
 def test_an_evil_target_is_refused_and_does_nothing(bundle, tmp_path, target):
     manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
     witness = tmp_path / "witness"
-    nested = {"_target_": target, "command": f"touch {witness}", "path": str(bundle)}
+    nested = {"_target_": target, "command": f"touch {witness}", "path": str(bundle), "filepath": str(bundle)}
+    before = contents(bundle).keys()
 
-    for architecture in (nested | {"image_size": [12, 16]}, manifest["architecture"] | {"hidden": nested}):
+    for architecture in (
+        nested | {"image_size": [12, 16]},
+        manifest["architecture"] | {"hidden": nested},
+        manifest["architecture"] | {"channels": [4, {"deep": [nested]}]},
+    ):
         rewrite(bundle, architecture=architecture)
         with pytest.raises(ConfigError, match="_target_"):
             load_bundle(bundle)
 
-    assert bundle.exists()
+    assert contents(bundle).keys() == before
     assert not witness.exists()
 
 
-def test_an_allowed_target_that_builds_no_network_is_refused(bundle):
-    rewrite(
-        bundle,
-        architecture={
-            "_target_": "medvision.models.shapes.size_refused",
-            "name": "x",
-            "image_size": [1, 1],
-            "remark": "",
-        },
-    )
+def test_weights_of_a_path_are_not_opened(bundle, tmp_path):
+    """Neither in the node of the model nor deeper: a path there could be a pipe, or a file of pickles."""
+    architecture = {
+        "_target_": "medvision.models.pretrained.pretrained",
+        **{"name": "resnet18", "weights": str(tmp_path / "evil.pth")},
+        **{"num_classes": 3, "in_channels": 1, "image_size": [32, 32]},
+    }
+    (tmp_path / "evil.pth").write_bytes(b"not read")
+    rewrite(bundle, architecture=architecture)
+    with pytest.raises(BundleError, match=r"weights\.safetensors does not fit"):
+        load_bundle(bundle)
 
-    with pytest.raises(BundleError, match=r"size_refused does not build a network"):
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_file_that_is_no_file_is_refused(bundle, kind):
+    weights = bundle / "weights.safetensors"
+    weights.unlink()
+    if kind == "folder":
+        weights.mkdir()
+    else:
+        os.mkfifo(weights)
+
+    with pytest.raises(BundleError, match="not a regular file"):
         load_bundle(bundle)
 
 

@@ -10,7 +10,6 @@ from scipy.ndimage import gaussian_filter
 from medvision.errors import ConfigError
 from medvision.inference.corruptions import (
     STRENGTHS,
-    UNITS,
     add_noise,
     blur,
     compress,
@@ -69,8 +68,7 @@ def test_equal_seeds_give_equal_images(kind):
     assert is_random != np.array_equal(corrupt(images, kind, 3, 5), corrupt(images, kind, 3, 6))
 
 
-def test_every_kind_has_a_unit_and_five_strengths():
-    assert STRENGTHS.keys() == UNITS.keys()
+def test_every_kind_has_five_strengths():
     assert {len(amounts) for amounts in STRENGTHS.values()} == {5}
 
 

@@ -10,22 +10,21 @@ from torch import nn
 
 from medvision.data.decode import decode
 from medvision.errors import BadImage, DataError, ModelError
-from medvision.evaluation.predictions import Predictions
-from medvision.inference.explain import activation_maps, explain, pictures, why_no_maps
+from medvision.inference.explain import activation_maps, explain, why_no_maps
 from medvision.inference.predictor import Predictor
 from medvision.models.network import Network
-from medvision.models.resnet import small_resnet
+from medvision.models.pretrained import pretrained
 from medvision.models.small_cnn import small_cnn
-from medvision.models.timm_model import timm_model
-from medvision.models.torchvision_models import torchvision_model
+from medvision.models.small_resnet import small_resnet
+from medvision.tasks import Task
 
 SIDE = 28
 PATCH = 8
 
 
 def make_predictor(network, size=(12, 16), channels=1):
-    names = [f"class {k}" for k in range(network.head.out_features)]
-    return Predictor(network, names, decode={"size": size, "channels": channels, "resize": "letterbox"})
+    task = Task.classes([f"class {k}" for k in range(network.head.out_features)])
+    return Predictor(network, task, decode={"size": size, "channels": channels, "resize": "letterbox"})
 
 
 @pytest.fixture
@@ -65,12 +64,12 @@ def test_maps_are_grad_cam_as_it_is_defined():
 FAMILIES = {
     "small_cnn": (small_cnn, 28, {}),
     "small_resnet": (small_resnet, 16, {"widths": [4, 8], "depths": [1, 1]}),
-    "torchvision resnet": (torchvision_model, 64, {"name": "resnet18"}),
-    "torchvision densenet": (torchvision_model, 64, {"name": "densenet121"}),
-    "torchvision mobilenet": (torchvision_model, 64, {"name": "mobilenet_v3_small"}),
-    "timm resnet": (timm_model, 64, {"name": "test_resnet"}),
-    "timm convnext": (timm_model, 64, {"name": "test_convnext"}),
-    "timm efficientnet": (timm_model, 64, {"name": "test_efficientnet"}),
+    "torchvision resnet": (pretrained, 64, {"name": "resnet18"}),
+    "torchvision densenet": (pretrained, 64, {"name": "densenet121"}),
+    "torchvision mobilenet": (pretrained, 64, {"name": "mobilenet_v3_small"}),
+    "timm resnet": (pretrained, 64, {"library": "timm", "name": "test_resnet"}),
+    "timm convnext": (pretrained, 64, {"library": "timm", "name": "test_convnext"}),
+    "timm efficientnet": (pretrained, 64, {"library": "timm", "name": "test_efficientnet"}),
 }
 
 
@@ -94,8 +93,11 @@ def test_every_family_with_a_cam_layer_has_maps(family):
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: make_predictor(timm_model(2, 1, (160, 160), name="test_vit"), (160, 160)), "no layer whose output"),
-        (lambda: make_predictor(torchvision_model(2, 1, (28, 28)), (28, 28)), "shrink 28 x 28 pixels to a single one"),
+        (
+            lambda: make_predictor(pretrained(2, 1, (160, 160), library="timm", name="test_vit"), (160, 160)),
+            "no layer whose output",
+        ),
+        (lambda: make_predictor(pretrained(2, 1, (28, 28)), (28, 28)), "shrink 28 x 28 pixels to a single one"),
         (lambda: SimpleNamespace(class_names=("a", "b"), decode={"size": (28, 28), "channels": 1}), "need a network"),
     ],
 )
@@ -208,44 +210,6 @@ def test_maps_lie_on_what_decides_and_with_random_weights_they_do_not():
     assert share_near < 0.3
 
 
-@pytest.fixture
-def predictions(predictor, images):
-    return Predictions.from_logits(
-        ids=[f"scan {i}.png" for i in range(len(images))],
-        targets=np.arange(len(images)) % 3,
-        logits=predictor.predict_logits(images),
-        class_names=predictor.class_names,
-    )
-
-
-def test_pictures_show_the_chosen_cases_in_their_order(predictor, images, predictions):
-    found = pictures(predictor, images, predictions, {"errors": np.array([7, 2]), "uncertain": [], "typical": [69]})
-
-    assert [(one.section, one.id) for one in found] == [
-        ("errors", "scan 7.png"),
-        ("errors", "scan 2.png"),
-        ("typical", "scan 69.png"),
-    ]
-    for one, row in zip(found, [7, 2, 69], strict=True):
-        assert one.target == f"class {row % 3}"
-        assert one.pred == predictor.class_names[predictions.probs[row].argmax()]
-        assert one.prob == predictions.probs[row].max()
-        assert one.prob_target == predictions.probs[row, row % 3]
-        shown = cv2.imdecode(np.frombuffer(one.original, np.uint8), cv2.IMREAD_UNCHANGED)
-        np.testing.assert_array_equal(shown[::7, ::7], images[row, 0])
-        assert cv2.imdecode(np.frombuffer(one.overlay, np.uint8), cv2.IMREAD_COLOR).shape[:2] == shown.shape
-
-
-def test_pictures_without_maps_still_show_the_image(predictor, images, predictions):
-    other = SimpleNamespace(class_names=predictor.class_names, decode=predictor.decode)
-
-    (found,) = pictures(other, images, predictions, {"errors": [3]})
-
-    assert found.overlay is None
-    assert found.original == pictures(predictor, images, predictions, {"errors": [3]})[0].original
-    assert pictures(predictor, images, predictions, {}) == []
-
-
 def test_one_image_is_explained_whatever_it_comes_as(predictor, images, tmp_path):
     pixels = images[0, 0]
     cv2.imwrite(str(tmp_path / "scan.png"), pixels)
@@ -301,7 +265,7 @@ def test_unknown_classes_and_missing_files_are_refused(predictor, images):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_same_maps(make_network, predictor, images):
-    on_gpu = Predictor(make_network(), predictor.class_names, decode=predictor.decode, device="gpu")
+    on_gpu = Predictor(make_network(), predictor.task, decode=predictor.decode, device="gpu")
     classes = np.arange(len(images)) % 3
 
     found, expected = (activation_maps(one, images, classes) for one in (on_gpu, predictor))

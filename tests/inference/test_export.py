@@ -12,14 +12,17 @@ from scipy.special import softmax
 
 import medvision
 from medvision import files
+from medvision.config.targets import build
 from medvision.errors import BundleError, ConfigError, RunError
 from medvision.inference import export as export_module
 from medvision.inference import exported
-from medvision.inference.bundle import save_bundle
+from medvision.inference.bundle import read_manifest, save_bundle
+from medvision.inference.decision import Decision
 from medvision.inference.evidence import Evidence
 from medvision.inference.export import check_choices, export
-from medvision.inference.onnx_predictor import OnnxPredictor
-from medvision.targets import build
+from medvision.inference.onnx import OnnxPredictor
+from medvision.metrics.operating_point import OperatingPoint
+from medvision.tasks import Task
 
 pytest.importorskip("onnxscript")
 
@@ -32,7 +35,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def warm(save, tmp_path):
     """A bundle whose probabilities show whether temperature and statistics are inside the file."""
-    return save(tmp_path / "model", temperature=2.5)
+    return save(tmp_path / "model", decision=Decision(temperature=2.5))
 
 
 @pytest.fixture
@@ -56,22 +59,21 @@ def test_the_file_predicts_what_the_network_says(warm, network, evidence, images
     np.testing.assert_allclose(model.embed(images), network.embed(torch.from_numpy(images)).detach(), atol=1e-5)
 
 
-def test_the_file_says_all_that_the_bundle_said_and_how_it_was_tested(warm, evidence, tmp_path):
-    values = {
-        "operating_point": {"positive": ["glioma"], "threshold": 0.2, "rule": "youden", "target": None},
-        "conformal": {"coverage": 0.9, "quantile": 0.7},
-        "gate": {"brightness": [1.0, 2.0]},
-    }
-    manifest = json.loads((warm / "bundle.json").read_text(encoding="utf-8")) | values
-    del manifest["sha256"]
-    manifest["sha256"] = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    (warm / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+def test_the_file_says_all_that_the_bundle_said_and_how_it_was_tested(save, evidence, tmp_path):
+    decision = Decision(
+        temperature=2.5,
+        operating_point=OperatingPoint(("glioma",), 0.2, "youden"),
+        conformal={"coverage": 0.9, "quantile": 0.7},
+        ood={"brightness": [1.0, 2.0]},
+    )
+    warm = save(tmp_path / "model", decision=decision)
+    manifest = json.loads((warm / "bundle.json").read_text(encoding="utf-8"))
 
     found = export(tmp_path, tmp_path / "model.onnx", evidence)
 
     model = OnnxPredictor(found.path)
-    assert {name: getattr(model, name) for name in values} == values
-    for name in ("class_names", "decode", "temperature", "fingerprint", "licence", *values):
+    assert model.decision == decision
+    for name in ("task", "decode", "fingerprint", "licence", *decision.to_json()):
         assert model.facts[name] == manifest[name]
     assert model.facts["licence"].startswith("Research use only")
     weights = (warm / "weights.safetensors").read_bytes()
@@ -86,24 +88,33 @@ def test_the_file_says_all_that_the_bundle_said_and_how_it_was_tested(warm, evid
     ("target", "arguments", "channels", "size", "n"),
     [
         ("small_cnn.small_cnn", {}, 1, 28, 20),
-        pytest.param("resnet.small_resnet", {"widths": [8, 16], "depths": [1, 1]}, 3, 28, 20, marks=pytest.mark.slow),
-        pytest.param("resnet.small_resnet", {}, 1, 32, 20, marks=pytest.mark.slow),
-        pytest.param("torchvision_models.torchvision_model", {"name": "resnet18"}, 3, 224, 3, marks=pytest.mark.slow),
         pytest.param(
-            "torchvision_models.torchvision_model", {"name": "convnext_tiny"}, 1, 64, 3, marks=pytest.mark.slow
+            "small_resnet.small_resnet", {"widths": [8, 16], "depths": [1, 1]}, 3, 28, 20, marks=pytest.mark.slow
         ),
-        pytest.param("timm_model.timm_model", {"name": "resnet10t"}, 1, 64, 3, marks=pytest.mark.slow),
-        pytest.param("timm_model.timm_model", {"name": "vit_tiny_patch16_224"}, 3, 224, 3, marks=pytest.mark.slow),
+        pytest.param("small_resnet.small_resnet", {}, 1, 32, 20, marks=pytest.mark.slow),
+        pytest.param("pretrained.pretrained", {"name": "resnet18"}, 3, 224, 3, marks=pytest.mark.slow),
+        pytest.param("pretrained.pretrained", {"name": "convnext_tiny"}, 1, 64, 3, marks=pytest.mark.slow),
+        pytest.param(
+            "pretrained.pretrained", {"library": "timm", "name": "resnet10t"}, 1, 64, 3, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "pretrained.pretrained",
+            {"library": "timm", "name": "vit_tiny_patch16_224"},
+            3,
+            224,
+            3,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_every_family_of_networks(target, arguments, channels, size, n, format, tmp_path):
-    if target.startswith("timm"):
+    if "library" in arguments:
         pytest.importorskip("timm")
     architecture = {"_target_": f"medvision.models.{target}", **arguments, "num_classes": 4, "in_channels": channels}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build(architecture, image_size=(size, size))
+        network = build(architecture, "model", image_size=(size, size))
         network.set_statistics([90.0 + one for one in range(channels)], [40.0 + one for one in range(channels)])
         # A few steps of training mode, so that batch statistics are not those a network begins with.
         with torch.no_grad():
@@ -112,10 +123,10 @@ def test_every_family_of_networks(target, arguments, channels, size, n, format, 
         tmp_path / "model",
         network,
         architecture=architecture | {"image_size": [size, size]},
-        class_names=["a", "b", "c", "d"],
+        task=Task.classes("abcd"),
         decode={"size": [size, size], "channels": channels, "resize": "stretch"},
         fingerprint="f" * 64,
-        temperature=0.5,
+        decision=Decision(temperature=0.5),
     )
     images = np.random.default_rng(0).integers(0, 256, (n, channels, size, size), dtype=np.uint8)
 
@@ -141,7 +152,7 @@ def test_the_second_format_opens_in_torch_and_carries_the_facts(warm, evidence, 
     extra = {"medvision.json": ""}
     module = torch.export.load(found.path, extra_files=extra).module()
     facts = json.loads(extra["medvision.json"])
-    assert facts["class_names"] == ["no tumour", "glioma", "ménière"]
+    assert facts["task"]["class_names"] == ["no tumour", "glioma", "ménière"]
     assert facts["tested"]["n"] == 70
     probs, embeddings = module(torch.from_numpy(images[:5]))
     assert (probs.shape, embeddings.shape) == ((5, 3), (5, 16))
@@ -191,12 +202,10 @@ def test_another_label_is_enough_however_close_the_probabilities(save, make_netw
     save_bundle(
         tmp_path / "model",
         network,
-        **{
-            "architecture": json.loads((save(tmp_path / "other") / "bundle.json").read_text())["architecture"],
-            "class_names": ["a", "b", "c"],
-            "decode": {"size": [12, 16], "channels": 1, "resize": "letterbox"},
-            "fingerprint": "",
-        },
+        architecture=read_manifest(save(tmp_path / "other"))["architecture"],
+        task=Task.classes("abc"),
+        decode={"size": [12, 16], "channels": 1, "resize": "letterbox"},
+        fingerprint="",
     )
     deployed = exported._deployed
 
@@ -272,7 +281,7 @@ def test_quantisation_is_measured_and_written_down(warm, evidence, tmp_path):
     ("format", "quantize", "words"),
     [
         ("tflite", "none", "format=tflite: expected one of onnx, torch"),
-        ("onnx", "int4", "quantize=int4: expected one of none, dynamic, static"),
+        ("onnx", "int4", "quantize=int4: expected one of none, static"),
         ("torch", "static", "quantize=static is for format=onnx"),
     ],
 )
@@ -291,18 +300,12 @@ def test_missing_packages_name_the_extra(monkeypatch):
     check_choices("torch", "none")
 
 
-def test_a_classical_model_is_refused_with_what_to_do_instead(evidence, images, tmp_path):
-    architecture = {
-        "_target_": "medvision.models.classical.knn",
-        "features": {"_target_": "medvision.models.features.Pixels"},
-        "num_classes": 3,
-        "in_channels": 1,
-        "image_size": [12, 16],
-    }
-    model = build(architecture, image_size=(12, 16))
+def test_a_classical_model_is_refused_with_what_to_do_instead(evidence, images, tmp_path, classical_node):
+    architecture = classical_node("knn") | {"num_classes": 3, "in_channels": 1, "image_size": [12, 16]}
+    model = build(architecture, "model")
     model.estimator.fit(model.features(images), np.arange(len(images)) % 3)
-    names, decode = ["a", "b", "c"], {"size": [12, 16], "channels": 1, "resize": "letterbox"}
-    save_bundle(tmp_path / "model", model, architecture=architecture, class_names=names, decode=decode, fingerprint="")
+    task, decode = Task.classes("abc"), {"size": [12, 16], "channels": 1, "resize": "letterbox"}
+    save_bundle(tmp_path / "model", model, architecture=architecture, task=task, decode=decode, fingerprint="")
 
     with pytest.raises(ConfigError, match=r"(?s)holds a classical model .*networks only.*Carry the bundle"):
         export(tmp_path / "model", tmp_path / "model.onnx", evidence)

@@ -5,7 +5,7 @@ import pytest
 
 import medvision
 from medvision.errors import BundleError, ConfigError
-from medvision.inference.onnx_predictor import OnnxPredictor
+from medvision.inference.onnx import OnnxPredictor
 from medvision.inference.predictor import Predictor
 
 

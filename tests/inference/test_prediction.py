@@ -9,18 +9,19 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 import medvision
-from medvision.config import CONF_DIR
+from medvision.config.conf import CONF_DIR
 from medvision.data.decode import decode
-from medvision.errors import BadImage, DataError
+from medvision.errors import BadImage, DataError, ModelError
+from medvision.inference.decision import Decision
 from medvision.inference.prediction import MIN_CONFIDENCE, Prediction
-from medvision.inference.triage import triage
+from medvision.inference.triage import decide
 
 
 @pytest.fixture(params=["bundle", "onnx"])
 def model(request, save, tmp_path):
     if request.param == "onnx":
         return medvision.load(request.getfixturevalue("onnx_path"))
-    return medvision.load(save(tmp_path / "model", conformal={"coverage": 0.9, "quantile": 0.7}))
+    return medvision.load(save(tmp_path / "model", decision=Decision(conformal={"coverage": 0.9, "quantile": 0.7})))
 
 
 def test_one_image_whatever_it_comes_as(model, images, tmp_path):
@@ -32,7 +33,9 @@ def test_one_image_whatever_it_comes_as(model, images, tmp_path):
         assert isinstance(found, Prediction)
         assert dict(found.probs) == pytest.approx(expected, abs=1e-6)
         assert list(found.probs.values()) == sorted(found.probs.values(), reverse=True)
-    assert found.set == tuple(name for name in found.probs if 1 - found.probs[name] <= model.conformal["quantile"])
+    assert found.set == tuple(
+        name for name in found.probs if 1 - found.probs[name] <= model.decision.conformal["quantile"]
+    )
     assert found.status in ("auto", "review")
 
 
@@ -44,13 +47,7 @@ def test_a_dicom_file(model):
 
 def test_lists_and_arrays_say_what_the_command_says(model, images):
     found = model.predict(images)
-    expected = triage(
-        model.predict_probs(images),
-        model.class_names,
-        min_confidence=MIN_CONFIDENCE,
-        operating_point=model.operating_point,
-        conformal=model.conformal,
-    )
+    expected = decide(model.task, model.predict_probs(images), model.decision, MIN_CONFIDENCE)
     assert [(one.label, one.set, one.status, one.reason) for one in found] == [
         (one.label, one.classes, one.status, one.reason) for one in expected
     ]
@@ -98,3 +95,10 @@ def test_an_onnx_file_predicts_without_torch(onnx_path, images, tmp_path):
 def test_explain_stands_beside_load(images, tmp_path, save):
     found = medvision.explain(medvision.load(save(tmp_path / "model")), images[0])
     assert found.activation.shape == images.shape[2:]
+
+
+def test_a_network_that_answers_with_no_number_decides_nothing(save, tmp_path, images):
+    model = medvision.load(save(tmp_path / "model"))
+    model.network.head.bias.data[0] = float("nan")
+    with pytest.raises(ModelError, match="not a number"):
+        model.predict(images)

@@ -4,14 +4,17 @@ import torch
 from scipy.special import softmax
 
 from medvision.errors import ConfigError, DataError
+from medvision.inference.decision import Decision
 from medvision.inference.predictor import Predictor, choose_device
+from medvision.tasks import Task
 
+TASK = Task.classes("abc")
 DECODE = {"size": (12, 16), "channels": 1, "resize": "letterbox"}
 
 
 @pytest.fixture
 def predictor(network):
-    return Predictor(network, ["a", "b", "c"], decode=DECODE, temperature=2.0)
+    return Predictor(network, TASK, decode=DECODE, decision=Decision(temperature=2.0))
 
 
 def test_logits_are_those_of_the_network_in_evaluation_mode(make_network, predictor, images):
@@ -123,6 +126,6 @@ def test_a_device_that_is_not_there_is_refused(name):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_predicts_as_the_cpu_does(make_network, predictor, images):
-    on_gpu = Predictor(make_network(), ["a", "b", "c"], decode=DECODE, device="gpu")
+    on_gpu = Predictor(make_network(), TASK, decode=DECODE, device="gpu")
 
     np.testing.assert_allclose(on_gpu.predict_logits(images), predictor.predict_logits(images), atol=1e-3)

@@ -3,12 +3,19 @@ import pytest
 from scipy.special import softmax
 from statsmodels.stats.proportion import proportion_confint
 
-from medvision.evaluation.predictions import Predictions
 from medvision.inference import robustness as module
 from medvision.inference.corruptions import STRENGTHS, scale_contrast
 from medvision.inference.robustness import robustness, sample
+from medvision.metrics import proportions
+from medvision.metrics.estimates import Key
+from medvision.metrics.predictions import Predictions
 
-KEYS = [f"{kind}/{strength}/accuracy" for kind in STRENGTHS for strength in range(1, 6)]
+
+def at(kind, strength):
+    return Key("accuracy", section="robustness", names=(kind, str(strength)))
+
+
+KEYS = [at(kind, strength) for kind in STRENGTHS for strength in range(1, 6)]
 
 
 class Brightness:
@@ -55,10 +62,10 @@ def test_every_corruption_has_an_accuracy_with_wilsons_interval():
         np.testing.assert_allclose((estimate.low, estimate.high), expected, atol=1e-12)
     for strength, factor in enumerate(STRENGTHS["contrast"], start=1):
         preds = Brightness().predict_probs(scale_contrast(images, factor)).argmax(axis=1)
-        assert found[f"contrast/{strength}/accuracy"].value == (preds == predictions.targets).mean()
-    assert found["rotation/1/accuracy"].value > 0.98
-    assert found["noise/5/accuracy"].value == 0.5
-    assert found["contrast/5/accuracy"].value == 0.5
+        assert found[at("contrast", strength)].value == (preds == predictions.targets).mean()
+    assert found[at("rotation", 1)].value > 0.98
+    assert found[at("noise", 5)].value == 0.5
+    assert found[at("contrast", 5)].value == 0.5
 
 
 def test_equal_seeds_give_equal_numbers_whatever_the_chunks_of_what_is_not_random(monkeypatch):
@@ -70,7 +77,7 @@ def test_equal_seeds_give_equal_numbers_whatever_the_chunks_of_what_is_not_rando
     after = robustness(Brightness(), images, predictions, seed=3)
 
     for name in KEYS:
-        if not name.startswith(("noise", "rotation")):
+        if name.names[0] not in ("noise", "rotation"):
             assert after[name] == before[name]
 
 
@@ -88,7 +95,7 @@ def test_images_that_come_as_copies_of_one_another_do_not_narrow_the_interval():
 
     found = robustness(Brightness(), copied, grouped)
 
-    name = "contrast/1/accuracy"
+    name = at("contrast", 1)
     assert found[name].n == 400
     assert found[name].value == alone[name].value
     assert 0.2 < found[name].value < 0.99
@@ -99,7 +106,7 @@ def test_images_that_come_as_copies_of_one_another_do_not_narrow_the_interval():
 def test_the_bootstrap_of_groups_does_not_depend_on_its_pieces(monkeypatch):
     images, predictions = make(60, groups=[str(i // 3) for i in range(60)])
     before = robustness(Brightness(), images, predictions, n_resamples=50)
-    monkeypatch.setattr(module, "_COUNTS", 7 * 60)
+    monkeypatch.setattr(proportions, "_CHUNK", 7 * 20)
 
     after = robustness(Brightness(), images, predictions, n_resamples=50)
 

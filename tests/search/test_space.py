@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from medvision.config import parsed
+from medvision.config.compose import parsed
 from medvision.errors import ConfigError
 from medvision.search.space import Dimension, corners, override, read
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import medvision
-from medvision.config import CONF_DIR
+from medvision.config.compose import CONF_DIR
 from medvision.errors import ConfigError
-from medvision.sweeps import launcher
+from medvision.sweeps import multirun as launcher
 from medvision.sweeps.cluster import SubmititSlurm
-from medvision.sweeps.launcher import multirun
+from medvision.sweeps.multirun import multirun
 
 submitit = pytest.importorskip("submitit", reason="needs submitit, the extra `cluster`")
 
@@ -48,11 +48,12 @@ end("finished", 0)
 """
 
 PARENT = """
-from medvision.sweeps import launcher
-from medvision.command import run_command
-launcher.module = lambda name: "job"
-launcher.compose = lambda *overrides, **_: None
-run_command("train", print)
+from medvision.sweeps import multirun
+from medvision.cli.entry import run_command
+multirun.module = lambda name: "job"
+multirun.compose = lambda *overrides, **_: None
+if __name__ == "__main__":
+    run_command("train", print)
 """
 
 # A Slurm that runs every task of an array at once and knows of each whether it is pending, running, or over.

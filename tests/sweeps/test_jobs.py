@@ -53,7 +53,7 @@ def test_a_run_that_was_begun_goes_on(tmp_path, status, checkpoint, place):
     command = Command("medvision.train", ("seed=1",), str(folder), ("--config-dir", "more"))
     escaped = str(folder).replace("'", "\\'")
     assert command.arguments() == ["seed=1", f"{place}='{escaped}'", "--config-dir", "more"]
-    assert command.status() == status
+    assert command.run.status == status
 
 
 def test_what_all_jobs_share_is_not_shown():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from medvision.metrics.estimates import Estimate, Key, to_json
 from medvision.sweeps import leaderboard
 from medvision.sweeps.jobs import Job
 
@@ -19,8 +20,12 @@ def run(tmp_path):
         (folder / "config.yaml").write_text(f"monitor: {monitor}\nevaluation: {{confidence_level: 0.9}}\n")
         seconds = {"prepare": 1.0, "fit": 2.0, "evaluate": 3.0, "predict_per_image": 0.1}
         (folder / "run.json").write_text(json.dumps({"seconds": seconds, "data": {"images": {"val": cases}}}))
-        metrics = {"val/log_loss": log_loss, "val/accuracy": accuracy, "test/accuracy": test}
-        content = {key: {"value": one, "low": one - 0.01, "high": one + 0.01, "n": 50} for key, one in metrics.items()}
+        metrics = {
+            Key("log_loss", split="val"): log_loss,
+            Key("accuracy", split="val"): accuracy,
+            Key("accuracy", split="test"): test,
+        }
+        content = to_json({key: Estimate(one, one - 0.01, one + 0.01, 50) for key, one in metrics.items()})
         (folder / "metrics.json").write_text(json.dumps(content))
         return Job(str(folder), [*values, "trainer.max_epochs=1"], "finished", 0, 9.9)
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from medvision.errors import CheckpointError
-from medvision.training import checkpoint_io
 from medvision.training.checkpoint_io import AtomicCheckpointIO, duplicate
 
 io = AtomicCheckpointIO()
@@ -91,7 +90,7 @@ def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path, moment):
 @pytest.mark.parametrize("links", [True, False])
 def test_a_duplicate_outlives_its_source(tmp_path, monkeypatch, links):
     if not links:
-        monkeypatch.setattr(checkpoint_io.os, "link", lambda *_: (_ for _ in ()).throw(OSError("no hard links")))
+        monkeypatch.setattr("medvision.files.os.link", lambda *_: (_ for _ in ()).throw(OSError("no hard links")))
     io.save_checkpoint({"epoch": 1}, tmp_path / "best.ckpt")
     duplicate(tmp_path / "best.ckpt", tmp_path / "last.ckpt")
     io.save_checkpoint({"epoch": 2}, tmp_path / "best.ckpt")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medvision.errors import ConfigError
-from medvision.evaluation import Predictions
+from medvision.metrics.predictions import Predictions
 from medvision.training import compilation
 from medvision.training.compilation import check_compiler
 

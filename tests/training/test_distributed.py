@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medvision.evaluation import Predictions
+from medvision.metrics.predictions import Predictions
 
 CONFIG = (
     "experiment=digits_cnn",

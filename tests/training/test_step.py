@@ -6,16 +6,17 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from medvision.cli.stop_signal import StopSignal
 from medvision.data.augment import Augmentation
 from medvision.data.datamodule import ImageDataModule
-from medvision.data.sources import digits
+from medvision.data.layouts.arrays import digits
+from medvision.data.options import DataOptions
 from medvision.models.fast_cnn import fast_cnn
 from medvision.training.checkpoints import Checkpoints
 from medvision.training.classifier import Classifier
 from medvision.training.fit import fit_network
 from medvision.training.muon import Muon
 from medvision.training.schedules import linear
-from medvision.training.signals import StopSignal
 from medvision.training.trainer import build_trainer
 
 
@@ -41,7 +42,7 @@ class NoWaiting(Callback):
 @pytest.mark.parametrize("optimizer", [Muon, partial(torch.optim.AdamW, fused=True)], ids=["muon", "adamw"])
 def test_no_step_waits_for_the_device(tmp_path, optimizer, compiled):
     augmentation = Augmentation(crop_padding=2, horizontal_flip="alternating", rotation=5.0)
-    data = ImageDataModule(digits, image_size=16, batch_size=50, augmentation=augmentation)
+    data = ImageDataModule(digits, DataOptions(image_size=16, batch_size=50), augmentation=augmentation)
     data.setup()
     network = fast_cnn(data.num_classes, data.in_channels, data.image_size, widths=[16, 32])
     network.set_statistics(*data.channel_statistics())

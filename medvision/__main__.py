@@ -1,0 +1,5 @@
+"""`python -m medvision train ...` is `medvision train ...`."""
+
+from medvision.cli.entry import main
+
+main()

@@ -1,0 +1,1 @@
+"""Paired statistics of several models on the same test cases."""

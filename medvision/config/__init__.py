@@ -1,0 +1,1 @@
+"""Composing a configuration from conf/, and checking it before anything is built."""

@@ -1,0 +1,1 @@
+"""DICOM files to 8-bit images, and to the group that is their patient."""

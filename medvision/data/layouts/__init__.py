@@ -1,0 +1,1 @@
+"""Layouts: functions that read a data set as people have it into an ImageTable."""

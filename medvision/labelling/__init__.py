@@ -1,0 +1,1 @@
+"""Labelling new images: annotations, active learning, and the review page."""

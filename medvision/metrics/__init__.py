@@ -1,0 +1,1 @@
+"""Predictions in, metrics with intervals out; knows no torch."""
