@@ -63,13 +63,13 @@ def guess_label(features: pd.DataFrame, labels: NDArray[np.int64], units: NDArra
     rows = _sample(labels, "label")
     values, labels, units = table.to_numpy(np.float64)[rows], labels[rows], units[rows]
     known = np.unique(labels)
-    scores = _out_of_fold(values, labels, units)
+    scores = _out_of_fold(_forest(), values, labels, units)
     if scores is None:
         return Guess(None, METADATA_ALARM, len(rows), {})
     error = float(np.mean([_standard_error(labels == one) for one in known]))
     alone = {}
     for number, name in enumerate(table.columns):
-        single = _out_of_fold(values[:, [number]], labels, units)
+        single = _out_of_fold(_tree(len(rows)), values[:, [number]], labels, units)
         assert single is not None
         alone[str(name)] = _macro(labels, single)
     return Guess(_macro(labels, scores), max(METADATA_ALARM, 0.5 + STANDARD_ERRORS * error), len(rows), alone)
@@ -93,7 +93,7 @@ def guess_split(
     count = SIDE // _BLOCK
     blocks = small.reshape(-1, count, _BLOCK, count, _BLOCK).mean(axis=(2, 4)).reshape(len(rows), -1)
     features = np.column_stack([blocks, small.std(axis=(1, 2))])
-    scores = _out_of_fold(features, inside.astype(np.int64), units)
+    scores = _out_of_fold(_forest(), features, inside.astype(np.int64), units)
     parts = [labels == one for one in np.unique(labels)]
     parts = [part for part in parts if inside[part].any() and not inside[part].all()]
     if scores is None or not parts:
@@ -107,24 +107,35 @@ def guess_split(
     return Guess(float(weights @ areas), max(MEMBERSHIP_ALARM, 0.5 + STANDARD_ERRORS * error), len(rows), {})
 
 
-def _out_of_fold(
-    features: NDArray[np.floating[Any]], targets: NDArray[np.int64], units: NDArray[np.intp]
-) -> NDArray[np.float64] | None:
-    """(N, K) probabilities, each image's by a forest that saw nothing of its unit; None where units are too few."""
+def _forest() -> Any:
     from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(100, min_samples_leaf=5, random_state=key("audit") % 2**32, n_jobs=-1)
+
+
+def _tree(n: int) -> Any:
+    """For a single feature, whose values a tree cuts into ranges."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    return DecisionTreeClassifier(min_samples_leaf=max(5, n // 30), random_state=key("audit") % 2**32)
+
+
+def _out_of_fold(
+    model: Any, features: NDArray[np.floating[Any]], targets: NDArray[np.int64], units: NDArray[np.intp]
+) -> NDArray[np.float64] | None:
+    """(N, K) probabilities, each image's by a model that saw nothing of its unit; None where units are too few."""
+    from sklearn.base import clone
     from sklearn.model_selection import StratifiedGroupKFold
 
     known, targets = np.unique(targets, return_inverse=True)
     each = [len(np.unique(units[targets == one])) for one in range(len(known))]
     if features.shape[1] == 0 or len(known) < 2 or min(each) < _FOLDS:
         return None
-    seed = key("audit") % 2**32
-    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=key("audit") % 2**32)
     scores = np.zeros((len(targets), len(known)))
     for train, test in folds.split(features, targets, units):
-        forest = RandomForestClassifier(100, min_samples_leaf=5, random_state=seed, n_jobs=-1)
-        forest.fit(features[train], targets[train])
-        scores[np.ix_(test, forest.classes_)] = forest.predict_proba(features[test])
+        fitted = clone(model).fit(features[train], targets[train])
+        scores[np.ix_(test, fitted.classes_)] = fitted.predict_proba(features[test])
     return scores
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medvision.data.table import SPLITS, ImageTable
 from medvision.errors import DataError
-from medvision.randomness import generator
+from medvision.randomness import generator, key
 
 log = logging.getLogger(__name__)
 
@@ -123,9 +123,6 @@ def folds(
 ) -> NDArray[np.int64]:
     """Divide images into folds that resemble one another in their classes, never dividing a unit.
 
-    The largest units are placed first, each into the fold that has least of its classes; with units of one image, the
-    counts of a class differ by at most one between folds.
-
     Args:
         labels: (N,) int64 class of each image.
         units: (N,) number of the unit (a group, or copies of one picture) of each image.
@@ -139,6 +136,8 @@ def folds(
     Raises:
         DataError: if a class has fewer units than there are folds.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     counts = np.zeros((units.max() + 1, len(class_names)), np.int64)
     np.add.at(counts, (units, labels), 1)
     scarce = [f"{name} ({n})" for name, n in zip(class_names, (counts > 0).sum(axis=0), strict=True) if n < n_folds]
@@ -147,16 +146,14 @@ def folds(
             f"data.n_folds={n_folds} needs as many images or groups of each class; too few of {', '.join(scarce)}.\n"
             "Choose fewer folds, add images, or leave the class(es) out."
         )
-    share = counts / counts.sum(axis=0)
-    sizes = counts.sum(axis=1)
-    order = generator(split_seed, "folds").permutation(len(counts))
-    load, total = np.zeros((n_folds, len(class_names))), np.zeros(n_folds)
-    fold = np.empty(len(counts), np.int64)
-    for unit in order[np.argsort(-sizes[order], kind="stable")]:
-        fold[unit] = chosen = np.lexsort((total, (load @ share[unit]).round(12)))[0]
-        load[chosen] += share[unit]
-        total[chosen] += sizes[unit]
-    return fold[units]
+    alone = len(counts) == len(units)  # then the splitter without groups is fifty times as fast
+    splitter = (StratifiedKFold if alone else StratifiedGroupKFold)(
+        n_folds, shuffle=True, random_state=key(split_seed, "folds") % 2**32
+    )
+    fold = np.empty(len(units), np.int64)
+    for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(units)), labels, None if alone else units)):
+        fold[held_out] = number
+    return fold
 
 
 def carve(

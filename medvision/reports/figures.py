@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from medvision.metrics import curves
 from medvision.metrics.calibration import reliability
 from medvision.metrics.estimates import Estimate, Key, selected
 from medvision.metrics.operating_point import positive_scores, positive_truth
 from medvision.metrics.predictions import Predictions, softmax
+from medvision.metrics.selective import RiskCoverage, risk_coverage
 from medvision.reports import plots
 from medvision.reports.plots import Line
 from medvision.reports.svg import to_svg
@@ -27,6 +29,7 @@ ROBUSTNESS = {
     "rotation": "rotation",
 }
 STRENGTHS = range(1, 6)
+_POINTS = 500  # of a curve with a filled area, which matplotlib does not simplify
 _COLOURED = 6  # curves with a colour of their own
 _EMPHASISED = 3  # those of the classes with the lowest values, where there are more than that
 
@@ -101,9 +104,9 @@ def _ranked(
     classes, faint = _order(predictions, estimates, split, "auroc")
     lines = []
     for c in classes:
-        curve = curves.roc(predictions.probs[:, c], predictions.targets == c)
+        false_alarms, sensitivities, _ = roc_curve(predictions.targets == c, predictions.probs[:, c])
         name = _named(predictions, estimates, split, "auroc", c)
-        lines.append(Line(name, curve.false_positive_rate, curve.true_positive_rate))
+        lines.append(Line(name, false_alarms, sensitivities))
     place = None
     if point is not None and list(point["positive"]) == [predictions.class_names[c] for c in classes]:
         specificity, sensitivity = (
@@ -119,8 +122,10 @@ def _precision_recall(predictions: Predictions, estimates: Mapping[Key, Estimate
     classes, faint = _order(predictions, estimates, split, "average_precision")
     lines = []
     for c in classes:
-        curve = curves.precision_recall(predictions.probs[:, c], predictions.targets == c)
-        lines.append(Line(_named(predictions, estimates, split, "average_precision", c), curve.recall, curve.precision))
+        ppv, sensitivity, _ = precision_recall_curve(predictions.targets == c, predictions.probs[:, c])
+        # Its last point, where nothing is called positive, has no PPV.
+        name = _named(predictions, estimates, split, "average_precision", c)
+        lines.append(Line(name, sensitivity[-2::-1], ppv[-2::-1]))
     caption = "Precision-recall curves with the average precision. PPV depends on how frequent a class is here."
     return _figure("pr", lambda ax: plots.draw_precision_recall(lines, ax, faint=faint), caption)
 
@@ -147,7 +152,9 @@ def _probabilities(predictions: Predictions) -> Figure:
 
 
 def _risk_coverage(predictions: Predictions) -> Figure:
-    curve = curves.risk_coverage(predictions)
+    curve = risk_coverage(predictions)
+    shares = np.linspace(curve.coverage[0], 1, _POINTS)
+    curve = RiskCoverage(shares, np.interp(shares, *curve))
     caption = (
         "Risk and coverage: the error rate when only the most confident images are answered and the others are left "
         "to a human reader."

@@ -1,13 +1,16 @@
+import multiprocessing
 import os
 import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from medvision.errors import CheckpointError
+from medvision.training import checkpoint_io
 from medvision.training.checkpoint_io import AtomicCheckpointIO, duplicate
 
+needs_fork = pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system has no fork")
 io = AtomicCheckpointIO()
 
 
@@ -62,26 +65,30 @@ def test_code_in_a_checkpoint_never_runs(tmp_path, monkeypatch):
     assert not (tmp_path / "marker").exists()
 
 
-CRASH = """
-import os, sys, torch
-from pathlib import Path
-from medvision.training import checkpoint_io
-path, moment = Path(sys.argv[1]), sys.argv[2]
-if moment == "before the digest":
-    checkpoint_io._announce = lambda *_: os._exit(9)
-else:
-    Path.replace = lambda self, target: os._exit(9) if Path(target) == path else os.replace(self, target)
-checkpoint_io.AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
-"""
+def in_a_fork(function, *arguments):
+    """The exit code of a process that ends within `function`; a fork, because a new one would load torch first."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
+def crash(path, moment):
+    if moment == "before the digest":
+        checkpoint_io._announce = lambda *_: os._exit(9)
+    else:
+        replace = Path.replace
+        Path.replace = lambda self, target: os._exit(9) if Path(target) == path else replace(self, target)
+    io.save_checkpoint({"epoch": 2}, path)
+
+
+@needs_fork
 @pytest.mark.parametrize("moment", ["before the digest", "before the rename"])
 def test_a_crash_while_saving_leaves_the_previous_checkpoint(tmp_path, moment):
     path = tmp_path / "last.ckpt"
     io.save_checkpoint({"epoch": 1}, path)
     for _ in range(2):  # twice: the second crash meets what the first left behind
-        done = subprocess.run([sys.executable, "-c", CRASH, path, moment], check=False)
-        assert done.returncode == 9
+        assert in_a_fork(crash, path, moment) == 9
         assert io.load_checkpoint(path)["epoch"] == 1
     io.save_checkpoint({"epoch": 3}, path)
     assert io.load_checkpoint(path)["epoch"] == 3
@@ -97,24 +104,20 @@ def test_a_duplicate_outlives_its_source(tmp_path, monkeypatch, links):
     assert io.load_checkpoint(tmp_path / "last.ckpt")["epoch"] == 1
 
 
-FULL = """
-import resource, sys, torch
-from pathlib import Path
-from medvision.errors import CheckpointError
-from medvision.training.checkpoint_io import AtomicCheckpointIO
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # stands for a full disk
-try:
-    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(100_000)}, Path(sys.argv[1]))
-except CheckpointError as error:
-    sys.exit(f"refused: {error}")
-"""
+def fill(path):
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # stands for a full disk
+    try:
+        io.save_checkpoint({"weights": torch.zeros(100_000)}, path)
+    except CheckpointError as error:
+        os._exit(3 if "make room" in str(error) else 4)
 
 
+@needs_fork
 def test_a_full_disk_leaves_the_previous_checkpoint_and_no_litter(tmp_path):
     path = tmp_path / "last.ckpt"
     io.save_checkpoint({"epoch": 1}, path)
-    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False)
-    assert done.stderr.startswith("refused:"), done.stderr
-    assert "make room" in done.stderr
+    assert in_a_fork(fill, path) == 3
     assert io.load_checkpoint(path)["epoch"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]

@@ -1,4 +1,8 @@
-"""Stored values of a DICOM frame to the shades that a screen would show."""
+"""Stored values of a DICOM frame to the shades that a screen would show.
+
+Our own because `pydicom.pixels.processing` refuses LUTs of 12 bits and windows of width 0, which real files have, and
+looks up every pixel where the values are few.
+"""
 
 from typing import TYPE_CHECKING, Any, cast
 
