@@ -106,7 +106,7 @@ def lock(path: Path, *, wait: bool = True, waiting: Callable[[], None] | None = 
     Args:
         path: of the lock file, which stays: removed, it could be held by one process and made again by another.
         wait: until another process lets go of it.
-        waiting: called once before the wait, to tell the user.
+        waiting: called once before the wait, for a message.
 
     Raises:
         Locked: if another process holds it and `wait` is false.

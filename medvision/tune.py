@@ -17,7 +17,7 @@ from medvision.search.space import Dimension, corners, read
 # What is typed for the search itself, and not for its trials.
 OWN = ("n_trials", "storage", "study", "pruner", "search", "out", "output_root")
 _REFUSED = {
-    "resume": "The same command goes on with its study by itself.",
+    "resume": "The same command continues its study.",
     "logger": "A trial keeps metrics.csv and train.log; log the run that trains experiment/best.yaml.",
 }
 
@@ -49,7 +49,7 @@ def tune(cfg: DictConfig) -> None:
     try:
         study = search(cfg, typed, space, folder, console)
     except Interrupted:
-        console.print("Stopped. The same command goes on from here.")
+        console.print("Stopped. The same command continues from here.")
         raise
     best = report.write(study, cfg, typed, space, folder)
     for label, file in (("page", "tune.html"), ("trials", "trials.csv"), ("best", "experiment/best.yaml")):

@@ -278,7 +278,7 @@ def images():
 def onnx_content():
     """An exported ONNX file of a small network, and that network; temperature 1.7."""
     pytest.importorskip("onnxscript")
-    from medvision.inference.exported import OnnxFile
+    from medvision.inference.export import OnnxFile
     from medvision.inference.predictor import Predictor
 
     with torch.random.fork_rng():

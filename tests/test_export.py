@@ -15,7 +15,7 @@ import medvision
 from medvision import compose
 from medvision.cli.entry import run_command
 from medvision.export import export
-from medvision.inference import exported
+from medvision.inference import export as exported
 from medvision.inference.bundle import save_bundle
 from medvision.models.small_cnn import small_cnn
 from medvision.pipeline.prepare import read_data

@@ -232,7 +232,7 @@ def test_a_stopped_trial_goes_on_where_it_was(start, epochs):
     epochs |= {0: [0.5], 1: [0.4, Interrupted(signal.SIGTERM)]}
     ending = start(*SMALL, "n_trials=3")
     assert ending.code == 143
-    assert "The same command goes on" in ending.out
+    assert "The same command continues" in ending.out
     before = study().trials
     assert [trial.state.name for trial in before] == ["COMPLETE", "RUNNING"]
     epochs |= {1: [0.4, 0.3], 2: [0.2]}
@@ -260,7 +260,7 @@ def test_a_stopped_trial_goes_on_where_it_was(start, epochs):
         (["optimizer.lr=0.1"], "fixed, and searched as well"),
         (["n_trials=0"], "expected a number >= 1"),
         (["pruner.reduction_factor=1"], "expected a number >= 2"),
-        (["resume=auto"], "goes on with its study by itself"),
+        (["resume=auto"], "continues its study"),
         (["logger=tensorboard"], "belongs to one run"),
         (["study=../else"], "names a folder"),
         (["trainer.devices=2"], "runs on one device"),
@@ -306,7 +306,7 @@ def test_a_killed_search_ends_as_if_it_had_not_been(start):
     killed = study("outputs/tune/killed/study.db", "killed")
     assert [trial.state.name for trial in killed.trials] == ["COMPLETE", "RUNNING"]
     assert start(*command, "study=killed").code == 0
-    assert "Restored" in Path("outputs/tune/killed/trials/1/train.log").read_text()  # and did not begin anew
+    assert "Restored" in Path("outputs/tune/killed/trials/1/train.log").read_text()  # and did not start again
     assert start(*command, "study=whole").code == 0
     assert told(study("outputs/tune/killed/study.db", "killed")) == told(study("outputs/tune/whole/study.db", "whole"))
 

@@ -21,8 +21,7 @@ from medvision import compose, fit
 from medvision.comparison.compare import Candidate, compare
 from medvision.comparison.groups import FinishedRun, find
 from medvision.config.compose import quoted
-from medvision.inference.corruptions import STRENGTHS
-from medvision.inference.robustness import sample
+from medvision.inference.robustness import STRENGTHS, sample
 from medvision.metrics.estimates import Key
 from medvision.runs.saved_run import SavedRun
 

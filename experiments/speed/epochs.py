@@ -27,8 +27,7 @@ from medvision.randomness import generator, key
 from medvision.tasks import Task
 from medvision.training.classifier import Classifier
 from medvision.training.fit import fit_network
-from medvision.training.precision import choose_precision
-from medvision.training.trainer import build_trainer
+from medvision.training.trainer import build_trainer, choose_precision
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from medvision.inference.evidence import Evidence
-from medvision.inference.exported import OnnxFile
+from medvision.inference.export import OnnxFile
 from medvision.inference.onnx import OnnxPredictor
 from medvision.inference.predictor import Predictor
 from medvision.inference.quantize import quantise

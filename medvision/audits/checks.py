@@ -29,7 +29,7 @@ class Check:
 
 # The one table of what counts as a finding; the page shows it. The command ends with 3 when any of them counts.
 CHECKS = (
-    Check("unusable", "Unusable files", "any", "Repair or remove them; training goes on without them."),
+    Check("unusable", "Unusable files", "any", "Repair or remove them; training continues without them."),
     Check("across", "Same pixels in two splits", "any", "Training drops the copy in train (data.leakage)."),
     Check("conflicts", "Same pixels, two labels", "any", "Correct the labels."),
     Check("duplicates", "Same pixels within a split", "any", "Remove the copies: they count twice."),
@@ -49,15 +49,15 @@ CHECKS = (
     ),
     Check(
         "metadata",
-        "Label told by metadata",
+        "Label predicted by metadata (shortcut)",
         f"AUROC > {METADATA_ALARM} and {STANDARD_ERRORS} standard errors above 0.5; brightness alone is none",
         "Resample, re-encode or crop all classes alike, or collect them alike.",
     ),
     Check(
         "membership",
-        "Split told by the picture",
+        "Split predicted by the picture",
         f"AUROC > {MEMBERSHIP_ALARM} and {STANDARD_ERRORS} standard errors above 0.5",
-        "The splits come from different places: call the test external, or split anew.",
+        "The splits come from different places: call the test external, or make new splits.",
     ),
 )
 

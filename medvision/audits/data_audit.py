@@ -1,21 +1,68 @@
 """What is wrong with a data set before anything is trained on it."""
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2_contingency
 
 from medvision.audits.checks import BALANCE_GAP, BALANCE_P, CHECKS, Check, Example, Finding
-from medvision.audits.headers import folders, read_headers
 from medvision.audits.near_duplicates import NearPairs, near_duplicates, thumbnails
 from medvision.audits.shortcuts import Guess, guess_label, guess_split
 from medvision.data.datamodule import ImageDataModule
+from medvision.data.decode import EXTENSIONS
+from medvision.data.dicom import read as dicom
 from medvision.data.table import SPLITS, ImageTable
+
+_ORIENTATION = 0x0112
+_SIDEWAYS = 5  # EXIF orientations from this one on exchange height and width
+_PIL_FORMATS = sorted({*EXTENSIONS.values()} - {"DICOM"})
+
+
+def read_headers(paths: Sequence[Path]) -> pd.DataFrame:
+    """Height and width in pixels as displayed, format, colour mode and bytes of N files that can be decoded.
+
+    The mode of a DICOM file is its photometric interpretation.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = list(pool.map(_header, paths))
+    return pd.DataFrame(rows, columns=["height", "width", "format", "mode", "bytes"])
+
+
+def folders(table: ImageTable, rows: NDArray[np.intp]) -> list[str]:
+    """The folder of each of some images without the parts that are its class or its split, "" where none is left."""
+    parents = [PurePosixPath(name).parent.parts for name in table.ids[rows]]
+    splits = table.splits[rows].tolist()
+    outer = {parent[0] if parent else "" for parent in parents}
+    by_split = {(parent[0] if parent else "", split) for parent, split in zip(parents, splits, strict=True)}
+    # As many folders as splits, one each: these are the splits.
+    start = 1 if 1 < len(outer) == len(by_split) == len(set(splits)) else 0
+    return ["/".join(part for part in parent[start:] if part not in table.class_names) for parent in parents]
+
+
+def _header(path: Path) -> tuple[int, int, str, str, int]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if dicom.is_dicom(file.read(132)):
+            height, width, photometric = dicom.header(path)
+            return height, width, "DICOM", photometric, size
+        file.seek(0)
+        with Image.open(file, formats=_PIL_FORMATS) as header:
+            width, height = header.size
+            if header.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS:
+                width, height = height, width
+            kind = "JPEG" if header.format == "MPO" else str(header.format)
+            return height, width, kind, header.mode, size
+
 
 _CHUNK = 512
 
@@ -111,7 +158,7 @@ def _result(check: Check, count: int, text: str, examples: list[Example]) -> Fin
 
 
 def _exact(data: ImageDataModule) -> dict[str, _Found]:
-    """What the guard knows already."""
+    """What the leakage check found."""
     found, splits = data.findings, data.findings.table.splits
     contradictory = set(found.conflicts)
     across = [same for same in found.duplicates if len(set(splits[list(same)].tolist())) > 1]
@@ -235,18 +282,18 @@ def _alarms(guesses: dict[str, Guess]) -> dict[str, _Found]:
     return {
         "metadata": (
             int(metadata is not None and metadata.alarms),
-            "no files" if metadata is None else _told("label", metadata),
+            "no files" if metadata is None else _described("label", metadata),
             [],
         ),
         "membership": (
             len(alarms),
-            "; ".join(_told(name, guess) for name, guess in guesses.items() if name in SPLITS),
+            "; ".join(_described(name, guess) for name, guess in guesses.items() if name in SPLITS),
             [],
         ),
     }
 
 
-def _told(what: str, guess: Guess) -> str:
+def _described(what: str, guess: Guess) -> str:
     if guess.auroc is None:
         return f"{what}: too little to say"
     strongest = sorted(guess.alone.items(), key=lambda one: -one[1])[:3]

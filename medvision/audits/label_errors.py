@@ -21,7 +21,7 @@ class LabelErrors:
     """Images whose label is under suspicion, the least plausible label first.
 
     Attributes:
-        rows: (n,) positions among the images that were judged.
+        rows: (n,) positions among the images that were checked.
         suggested: (n,) int64, the class that the models hold for most probable; never the given one.
         quality: (n,) in [0, 1], the probability that the models give to the given label.
     """

@@ -1,4 +1,4 @@
-"""Copies that are no longer equal bit for bit: encoded anew, resized, brightened or mirrored."""
+"""Near duplicates: copies that were re-encoded, resized, brightened or mirrored."""
 
 import os
 from collections.abc import Iterator

@@ -23,7 +23,7 @@ def render(audit: Audit, title: str, written: str) -> str:
     Args:
         audit: what was found.
         title: of the data.
-        written: date, versions and whatever else belongs at the foot.
+        written: date and versions, for the foot.
     """
     table = audit.data.findings.table
     return render_page(

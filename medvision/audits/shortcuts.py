@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from medvision.audits.near_duplicates import SIDE
 from medvision.randomness import generator, key
 
-# Bytes and brightness follow what a picture shows: they tell the digits at 0.66 and MNIST, as PNG files, at 0.71, which
-# is no shortcut; brain_mri's files tell their label at 0.85. Splits have no reason to differ at all: MNIST's test part
-# is told at 0.54, by its other writers.
+# Bytes and brightness follow what a picture shows: they predict the label of the digits with an AUROC of 0.66 and of
+# MNIST, as PNG files, of 0.71, which is no shortcut; those of brain_mri's files reach 0.85. Splits have no reason to
+# differ: MNIST's test split, of other writers, is predicted with 0.54.
 METADATA_ALARM = 0.75
 MEMBERSHIP_ALARM = 0.6
 STANDARD_ERRORS = 4  # standard errors above 0.5 that chance does not reach, however few the images
@@ -23,7 +23,7 @@ _BLOCK = 4  # thumbnails are averaged over squares of so many pixels
 
 @dataclass(frozen=True)
 class Guess:
-    """How well something can be told that should not.
+    """How well something can be predicted that should not be.
 
     Attributes:
         auroc: cross-validated area under the ROC curve, 0.5 for guessing; None where there is too little to say.
@@ -39,7 +39,7 @@ class Guess:
 
     @property
     def alarms(self) -> bool:
-        """Whether it can be told."""
+        """Whether it can be predicted."""
         return self.auroc is not None and self.auroc > self.limit
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def guess_split(
 ) -> Guess:
     """Predict from its small picture whether an image is in a split or in the training images.
 
-    Classes are judged each by itself and averaged: other shares of the classes are no other pictures.
+    Classes are scored one by one and averaged: other class shares are no other pictures.
 
     Args:
         small: (N, SIDE, SIDE) uint8 thumbnails.

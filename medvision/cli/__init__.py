@@ -1,1 +1,1 @@
-"""How a command starts, speaks and ends."""
+"""The command line: entry, console, signals."""

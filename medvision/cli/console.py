@@ -20,7 +20,8 @@ LOGGERS = ("medvision", "lightning.pytorch", "py.warnings")
 def logging_to(file: Path | None, console: Console) -> Iterator[None]:
     """Within the block, log to the console and, if given, append to `file`.
 
-    On a terminal the lines pass through `console`, so that they do not tear a progress bar; elsewhere they carry times.
+    On a terminal the lines pass through `console`, so that they do not tear a progress bar; in a file or pipe they
+    carry times.
     Lightning's own announcements and Python's warnings are kept in the file.
     """
     terminal: logging.Handler

@@ -35,7 +35,7 @@ class StopSignal:
                     signal.signal(signum, handler)
 
     def install(self) -> None:
-        """Take the signals over; only the main thread of a process may, elsewhere nothing happens."""
+        """Handle the signals; only the main thread of a process may, in others nothing happens."""
         if _in_main_thread():
             for signum in SIGNALS:
                 signal.signal(signum, self._handle)

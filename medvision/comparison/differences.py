@@ -1,6 +1,6 @@
 """Intervals of models and of their differences: over cases, over groups of cases, and over seeds.
 
-A standard error over cases comes from resamples that all models share. With several seeds a configuration is judged by
+A standard error over cases comes from resamples that all models share. With several seeds a configuration is scored by
 the mean over them, and the variance of that mean is added to the variance over cases, with the degrees of freedom of
 Welch and Satterthwaite. A p-value and its interval belong to the same standard error, so that they agree.
 """
@@ -170,7 +170,7 @@ class Scale:
 
 
 def corrected(differences: Sequence[Difference], confidence_level: float) -> list[Difference]:
-    """One metric's differences of all pairs, with p-values corrected for their number, and judged."""
+    """One metric's differences of all pairs, with p-values corrected for their number, and which count."""
     p_values = holm([float("nan") if one.p is None else one.p for one in differences])
     return [
         one

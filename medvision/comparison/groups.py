@@ -184,10 +184,10 @@ def _names(groups: Sequence[Sequence[FinishedRun]]) -> list[str]:
     models = [str(one.get("model")) for one in choices]
     experiments = [str(one.get("experiment") or one.get("data")) for one in choices]
     lines = [[str(line).lstrip("+") for line in run.saved.config.get("overrides") or ()] for run in first]
-    told = ("seed", "out", "resume", "data.fold", "output_root", "model", "experiment")
+    known = ("seed", "out", "resume", "data.fold", "output_root", "model", "experiment")
     typed = [
         ", ".join(
-            line for line in own if line.partition("=")[0] not in told and not all(line in other for other in lines)
+            line for line in own if line.partition("=")[0] not in known and not all(line in other for other in lines)
         )
         for own in lines
     ]

@@ -106,7 +106,7 @@ def check(cfg: DictConfig, config_name: str = "train", conf: Path = CONF_DIR) ->
 
 
 def check_machinery(cfg: DictConfig) -> None:
-    """Refuse whatever Hydra itself would run besides its own sweepers, and our ways to start jobs.
+    """Refuse everything that Hydra itself would run, except its own sweepers and our launchers.
 
     Args:
         cfg: a config with its `hydra` subtree.
@@ -199,7 +199,7 @@ def opened(overrides: Iterable[Override]) -> list[str]:
 
 
 def quoted(value: object) -> str:
-    """A value as Hydra's grammar takes it literally, whatever characters it has."""
+    """A value quoted for Hydra's grammar."""
     return "'" + str(value).replace("'", r"\'") + "'"
 
 

@@ -172,7 +172,7 @@ def _check_estimator(node: Mapping[str, Any]) -> None:
 
 
 def _check_limits(values: Mapping[str, Any]) -> None:
-    """The ranges and combinations that can be judged without data."""
+    """Ranges and combinations that do not depend on the data."""
     compare = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
     for limits, name in ((limits, name) for limits, names in LIMITS.items() for name in names):
         value = _select(values, name)

@@ -198,7 +198,7 @@ def check_node(path: str, node: Mapping[str, Any], supplied: Collection[str] = (
         path: where the node is.
         node: the config node.
         supplied: parameters that the program fills in and a config may not.
-        names: dotted keys known elsewhere, to suggest when a key is not one of this target's.
+        names: other dotted keys, for suggestions when a key is unknown.
 
     Raises:
         ConfigError: for a key that is no parameter, a value of the wrong type, or a parameter left out.

@@ -162,7 +162,7 @@ def _open(entry: Path, shape: tuple[int, ...]) -> Decoded | None:
     try:
         found = _checked(entry, shape)
     except (ValueError, FileNotFoundError) as error:
-        log.warning("The decoded images in %s are damaged (%s) and are made anew.", entry, error)
+        log.warning("The decoded images in %s are damaged (%s) and are decoded again.", entry, error)
         shutil.rmtree(entry)
         return None
     os.utime(entry / INDEX)  # its last use, by which entries are removed

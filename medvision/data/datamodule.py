@@ -2,26 +2,86 @@
 
 import copy
 import itertools
+import os
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
-from medvision.data import leakage, splits, statistics
+from medvision.data import cache, leakage, splits, statistics
 from medvision.data.augment import Augment
+from medvision.data.cache import Decoded
 from medvision.data.leakage import Findings
+from medvision.data.limits import Frames
 from medvision.data.loader import Batch, BatchLoader, place
 from medvision.data.options import DataOptions
-from medvision.data.pixels import read_pixels
 from medvision.data.quarantine import set_aside
-from medvision.data.subsample import limit_train
+from medvision.data.resize import Resize, conform_all, height_width
+from medvision.data.splits import limit_train
 from medvision.data.table import SPLITS, ImageTable, SplitArrays
+from medvision.errors import ConfigError
 from medvision.tasks import Task
+
+
+def read_pixels(
+    table: ImageTable,
+    size: int | tuple[int, int] | None,
+    channels: Literal[1, 3] | None,
+    resize: Resize,
+    *,
+    window: tuple[float, float] | None,
+    frames: Frames,
+) -> Decoded:
+    """All images of a table at one size, files from the cache of decoded images, with a progress bar.
+
+    Args:
+        table: N images.
+        size: height and width in pixels, or one number for both; None keeps the size of a source that brings arrays.
+        channels: 1 for grey, 3 for RGB; None keeps that of the arrays, and is 3 for files.
+        resize: as in `medvision.data.decode.decode`, like the next two.
+        window: likewise.
+        frames: likewise.
+
+    Returns:
+        As `medvision.data.cache.read`; with arrays, one image for each of theirs.
+
+    Raises:
+        ConfigError: if files are to be read and there is no size.
+        DataError: if the cache cannot be used.
+    """
+    if table.images is not None:
+        pixels = conform_all(
+            table.images,
+            height_width(size) if size is not None else (table.images.shape[2], table.images.shape[3]),
+            channels or (1 if table.images.shape[1] == 1 else 3),
+            resize,
+        )
+        rows = table.frame["image"].to_numpy(np.int64)
+        hashes = leakage.pixel_hashes(statistics.chunks(pixels, rows))
+        plain = np.flatnonzero(statistics.one_coloured(pixels, rows))
+        return Decoded(pixels, [], hashes, plain, statistics.moments(pixels))
+    if size is None:
+        raise ConfigError("Image files come in many sizes: set data.image_size, for instance to 224.")
+    assert table.root is not None
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Decoding images", total=len(table))
+        return cache.read(
+            [os.path.join(table.root, name) for name in table.ids.tolist()],  # noqa: PTH118 - a million in 1 s
+            size,
+            channels or 3,
+            resize,
+            window=window,
+            frames=frames,
+            progress=lambda done, _: bar.update(task, completed=done),
+        )
 
 
 class ImageDataModule(LightningDataModule):

@@ -254,7 +254,7 @@ def _check_header(data: bytes, frames: Frames) -> tuple[str, str, tuple[int, int
         raise BadImage("not a JPEG, PNG, BMP, TIFF, WebP or DICOM image") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"header promises over {MAX_PIXELS} pixels") from error
-    except Exception as error:  # whatever a hostile header provokes in the parser is this file's fault
+    except Exception as error:  # a hostile header may provoke any error in the parser
         raise BadImage(f"unreadable header: {error}") from error
     check_size(width, height)
     return kind, mode, (height, width), page

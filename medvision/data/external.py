@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvision.data import statistics
+from medvision.data.datamodule import read_pixels
 from medvision.data.options import DataOptions
-from medvision.data.pixels import read_pixels
 from medvision.data.quarantine import set_aside
 from medvision.data.table import ImageTable, SplitArrays
 from medvision.errors import DataError

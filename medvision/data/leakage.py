@@ -89,7 +89,7 @@ class Findings:
 
 
 def pixel_hashes(chunks: Iterable[NDArray[np.uint8]]) -> NDArray[np.void]:
-    """What tells images apart: half a SHA-256 of each image's pixels.
+    """Pixel hashes: half a SHA-256 of each image's pixels.
 
     Args:
         chunks: (n, C, H, W) uint8 each, all images in order.
@@ -138,7 +138,7 @@ def apply(table: ImageTable, findings: Findings, leakage: Leakage) -> ImageTable
     """The table by the policy on leaks, and a loud word on what was found.
 
     Under "drop", what must not be leaves train and val (its split becomes "dropped") and never test: copies of later
-    splits, groups that go on in later splits, and pictures whose labels contradict each other. Under "keep", all stays
+    splits, groups in several splits, and pictures whose labels contradict each other. Under "keep", all stays
     where it is, and only contradictions among the training images are refused.
 
     Args:

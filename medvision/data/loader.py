@@ -33,7 +33,7 @@ class BatchLoader:
     gets one row with target -1, to be ignored.
 
     The loader keeps Lightning's stateful protocol: `state_dict` counts the batches handed out in the running epoch,
-    and after `load_state_dict` that epoch goes on at the next one. Any other epoch, or one that was complete, starts
+    and after `load_state_dict` that epoch continues at the next one. Any other epoch, or one that was complete, starts
     at its first batch.
 
     Args:
@@ -127,7 +127,7 @@ class BatchLoader:
         return dict(self._position)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Make the next iteration go on where `state` was taken."""
+        """Make the next iteration continue where `state` was taken."""
         self._position = {"epoch": state["epoch"], "batch": state["batch"]}
         self._resuming = True
 

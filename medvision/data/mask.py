@@ -1,6 +1,6 @@
 """Images with a part painted over, to see how much of an answer comes from the rest.
 
-What is painted is black, as the letterbox around an image is: the mean grey of an image would tell about its middle
+What is painted is black, as the letterbox around an image is: the mean grey of an image would reveal its middle
 what it is meant to hide, and that of a set of images would differ between training and test.
 """
 

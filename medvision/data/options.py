@@ -34,7 +34,7 @@ class DataOptions:
         device_resident: whether all images lie on the accelerator; "auto" where they fit in 30 % of its free memory.
         on_bad_image: "quarantine" continues without unusable files, "error" does not.
         max_bad_fraction: share of files that may be unusable before the data are refused.
-        max_train_samples: number of training images that are kept, or None for all; see `medvision.data.subsample`.
+        max_train_samples: number of training images that are kept, or None for all; see `medvision.data.splits`.
 
     Raises:
         ConfigError: for the first value that is out of range.

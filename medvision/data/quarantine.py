@@ -44,7 +44,9 @@ def set_aside(
     examples = "; ".join(f"{ids[row]}: {reason}" for row, reason, _ in bad[:3])
     count = f"{len(bad)} of {len(table)} files cannot be used ({examples})"
     if on_bad_image == "error":
-        raise DataError(f"{count}.\nRepair or remove them, or choose data.on_bad_image=quarantine to go on without.")
+        raise DataError(
+            f"{count}.\nRepair or remove them, or choose data.on_bad_image=quarantine to continue without them."
+        )
     if len(bad) > max_bad_fraction * len(table):
         raise DataError(
             f"{count}.\nAt most data.max_bad_fraction={max_bad_fraction} may be bad: "
@@ -54,5 +56,5 @@ def set_aside(
     emptied = [name for name, n in zip(table.class_names, left, strict=True) if not n]
     if emptied:
         raise DataError(f"{count}, which leaves no image of class(es) {', '.join(emptied)}.\nRepair the files.")
-    log.warning("%s; they are in the quarantine and the run goes on without them.", count)
+    log.warning("%s; they are in quarantine and the run continues without them.", count)
     return dataclasses.replace(table, frame=table.frame.assign(split=split)), listed

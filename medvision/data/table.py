@@ -99,7 +99,7 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class SplitArrays:
-    """One split as plain arrays, for whatever is not trained in batches.
+    """One split as plain arrays, for models that are not trained in batches.
 
     Attributes:
         images: (n, C, H, W) uint8.

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from medvision.data.augment import check_amounts
-from medvision.data.mix import blend
+from medvision.data.augment import blend, check_amounts
 from medvision.errors import ConfigError
 from medvision.randomness import generator
 
@@ -67,7 +66,7 @@ class TorchvisionTransforms:
     def mix(
         self, images: torch.Tensor, targets: torch.Tensor, num_classes: int, seed: int, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Blend the images of a batch with one another by MixUp or CutMix; see `medvision.data.mix.blend`."""
+        """Blend the images of a batch with one another by MixUp or CutMix; see `medvision.data.augment.blend`."""
         return blend(images, targets, num_classes, mixup=self._mixup, cutmix=self._cutmix, seed=seed, step=step)
 
     def _apply(self, image: torch.Tensor, seed: int) -> torch.Tensor:

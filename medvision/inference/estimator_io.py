@@ -63,7 +63,7 @@ def estimator_from_bytes(content: bytes, num_classes: int, source: str) -> Any:
 
     Args:
         content: the bytes.
-        num_classes: number of classes K that it should tell apart.
+        num_classes: number of classes K that it must have.
         source: where the bytes are from, for messages.
 
     Raises:
@@ -74,10 +74,10 @@ def estimator_from_bytes(content: bytes, num_classes: int, source: str) -> Any:
 
     try:
         schema = json.loads(zipfile.ZipFile(io.BytesIO(content)).read("schema.json"))
-        foreign = sorted(set(_types(schema)) - ALLOWED)
-        if foreign:
+        unknown = sorted(set(_types(schema)) - ALLOWED)
+        if unknown:
             raise BundleError(
-                f"{source} holds {foreign[0]}, which is no part of a classical model here. Do not use it."
+                f"{source} holds {unknown[0]}, which is no part of a classical model here. Do not use it."
             )
         estimator = skops.loads(content, trusted=_VOUCHED_FOR)
         classes = np.asarray(estimator.classes_)
@@ -89,7 +89,7 @@ def estimator_from_bytes(content: bytes, num_classes: int, source: str) -> Any:
             "Load it with the versions of medvision and scikit-learn that wrote it; bundle.json names them."
         ) from error
     if not np.array_equal(classes, np.arange(num_classes)):
-        raise BundleError(f"{source} tells {len(classes)} classes apart, its bundle has {num_classes}. Do not use it.")
+        raise BundleError(f"{source} has {len(classes)} classes, its bundle {num_classes}. Do not use it.")
     for tree in _trees(estimator):
         _check_tree(*tree, source)
     return estimator
@@ -131,7 +131,7 @@ def _check_tree(
 ) -> None:
     """Refuse a tree whose nodes point outside it, backwards, or to features that there are not.
 
-    scikit-learn follows the numbers without looking, so a forged tree would read foreign memory or never end.
+    scikit-learn follows the numbers without looking, so a forged tree would read beyond its memory or never end.
     """
     parent = np.arange(len(left))
     inner = left != -1

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvision.errors import BundleError, ConfigError, DataError
-from medvision.inference.batches import batches, check_images
 from medvision.inference.decision import Decision
-from medvision.inference.images import ImageLike
-from medvision.inference.prediction import MIN_CONFIDENCE, Prediction, predict
+from medvision.inference.prediction import MIN_CONFIDENCE, ImageLike, Prediction, predict
+from medvision.inference.predicts import batches, check_images
 from medvision.inference.seal import check_seal, read_facts
 from medvision.tasks import Task
 
@@ -83,7 +82,7 @@ class OnnxPredictor:
 
         Args:
             images: (N, C, H, W) uint8, in memory or memory-mapped, at the size and channels of `decode`.
-            batch_size: images at a time; see `medvision.inference.batches`.
+            batch_size: images at a time; see `medvision.inference.predicts`.
 
         Returns:
             (N, K) float64; rows sum to 1.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 # Raise it when the statistics or the features behind them change; statistics of another version are not applied.
 VERSION = 1
 FALSE_ALARM = 0.01  # share of images like the training images that may be flagged
-_SIDE = 32  # pixels that features are computed on: what tells modalities apart is coarse
+_SIDE = 32  # pixels that features are computed on: modalities differ in coarse features
 _BLOCK = 1024  # images at a time
 _MAX_COMPONENTS = 32
 _MAX_STORED = 50_000  # numbers of the components, two bytes each: 133 kB as base64
@@ -38,7 +38,7 @@ _UNIT = {
     "similarity": 0.2,
     "saturation": 8.0,
 }
-# Vectors, judged by their distance from the training images.
+# Vectors, checked by their distance from the training images.
 _DISTANCES = {
     "histogram": "grey values",
     "layout": "light and dark areas",
@@ -50,7 +50,7 @@ _DISTANCES = {
 def fit_statistics(
     images: NDArray[np.uint8], embeddings: NDArray[np.floating] | None, false_alarm: float = FALSE_ALARM
 ) -> dict[str, Any]:
-    """What the statistics has to know of the training images: a plain dict, below 200 kB as JSON.
+    """Statistics of the training images: a plain dict, below 200 kB as JSON.
 
     Each feature of an image, and each distance from the training images, gets bounds that are equally rare to be passed
     by an image like them, so rare that all together flag a share of about `false_alarm`.
@@ -65,7 +65,7 @@ def fit_statistics(
     Source: the distance is that of Mahalanobis (Lee et al. 2018, arXiv:1807.03888), for all classes as one, under the
         covariance of probabilistic PCA (Tipping and Bishop 1999).
     """
-    fitted, judged = slice(0, None, 2), slice(1, None, 2)
+    fitted, checked = slice(0, None, 2), slice(1, None, 2)
     template = _template(images[fitted])
     statistics: dict[str, Any] = {
         "version": VERSION,
@@ -73,10 +73,10 @@ def fit_statistics(
         "false_alarm": false_alarm,
         "template": _packed(template, np.float16),
     }
-    values, vectors = _features(images[judged], template)
+    values, vectors = _features(images[checked], template)
     _, known = _features(images[fitted], template)
     if embeddings is not None:
-        known["embedding"], vectors["embedding"] = embeddings[fitted], embeddings[judged]
+        known["embedding"], vectors["embedding"] = embeddings[fitted], embeddings[checked]
     statistics["subspaces"] = {name: _subspace(np.asarray(some, np.float64)) for name, some in known.items()}
     values |= {name: _distances(some, statistics["subspaces"][name]) for name, some in vectors.items()}
     statistics["bounds"] = _all_bounds(values, false_alarm)

@@ -1,17 +1,55 @@
 """What a model says of the images one has at hand, in a notebook or a script. Knows no torch."""
 
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medvision.errors import BadImage
-from medvision.inference.images import ImageLike, read_image
+from medvision.data.decode import decode
+from medvision.data.resize import conform
+from medvision.errors import BadImage, DataError
 from medvision.inference.predicts import Model
 from medvision.inference.triage import Annotation, Status, label, unreadable
+
+ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+
+
+def read_image(image: ImageLike, settings: Mapping[str, Any]) -> NDArray[np.uint8]:
+    """The pixels of one image at the size and channels of a model.
+
+    Args:
+        image: a file as `medvision.data.decode.decode` reads it, DICOM included; a PIL image; or uint8 pixels, grey
+            (H, W) or RGB (H, W, 3), or (C, H, W) as the model takes them.
+        settings: `decode` of the model.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        BadImage: if the file cannot be used.
+        DataError: if `image` is an array of another kind.
+    """
+    if isinstance(image, str | Path):
+        return decode(image, **settings)
+    if isinstance(image, Image.Image):  # by way of a file, so that palettes, alpha and 16 bits have their one rule
+        file = io.BytesIO()
+        image.save(file, "TIFF" if image.mode == "CMYK" else "PNG")
+        return decode(file.getvalue(), **settings)
+    channels, size = settings["channels"], tuple(settings["size"])
+    if image.dtype == np.uint8 and image.shape == (channels, *size):
+        return image
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise DataError(
+            f"expected uint8 pixels, grey (H, W), RGB (H, W, 3) or {(channels, *size)}; "
+            f"found {image.dtype} {image.shape}."
+        )
+    return conform(np.ascontiguousarray(image), size, channels, settings["resize"])
+
 
 MIN_CONFIDENCE = 0.8  # as in conf/predict.yaml
 
@@ -43,7 +81,7 @@ def predict(
 
     Args:
         model: from `medvision.load`.
-        images: one image as `medvision.inference.images.read_image` takes it; or a list of such; or uint8 pixels
+        images: one image as `medvision.inference.prediction.read_image` takes it; or a list of such; or uint8 pixels
             (N, C, H, W) as the model takes them.
         min_confidence: probability of the label below which a human should look.
 

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from medvision.errors import ConfigError, ModelError
-from medvision.inference.batches import batches, check_images
 from medvision.inference.decision import Decision
-from medvision.inference.images import ImageLike
-from medvision.inference.prediction import MIN_CONFIDENCE, Prediction, predict
+from medvision.inference.prediction import MIN_CONFIDENCE, ImageLike, Prediction, predict
+from medvision.inference.predicts import batches, check_images
 from medvision.inference.tta import check_tta, embed_views
 from medvision.metrics.predictions import activation
 from medvision.models.classical import Classical

@@ -51,7 +51,7 @@ def quantise(graph: bytes, evidence: Evidence) -> bytes:
     """A serialized ONNX model with 8-bit integers inside; inputs, outputs and softmax stay as they are.
 
     The range of every activation is fixed by what calibration images reach, and convolutions are computed in integers;
-    the last layer stays in full precision. Ranges found anew for each batch ("dynamic") were tried and made nothing
+    the last layer stays in full precision. Ranges computed for each batch ("dynamic") were tried and made nothing
     faster (experiments/speed/onnx_over_torch.py).
 
     Args:

@@ -37,17 +37,17 @@ def annotate(
     keep_embeddings: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Label files, in order, into `out`/annotations.jsonl: a line for each, whatever becomes of it.
+    """Label files, in order, into `out`/annotations.jsonl: a line for each, unreadable ones included.
 
     Files are decoded on all cores while the model works. Each block of images is on disk before the next one is
-    judged; whoever stops the program loses at most a block, and the same call goes on from there, with the same bytes
-    as a result as if it had never been stopped.
+    labelled; a stopped program loses at most a block, and the same call continues from there, with the same bytes as a
+    result as if it had never been stopped.
 
     Args:
         model: a predictor.
         inputs: the N files.
         out: a folder, which exists.
-        job: whatever decides the result, as JSON; a folder that holds the result of another job is refused.
+        job: everything that determines the result, as JSON; a folder with the result of another job is refused.
         min_confidence: see `label`.
         keep_embeddings: also write `embeddings.f32`, N rows of at most `EMBEDDING_DIM` little-endian float32.
         progress: called with the number of files done and N.
@@ -126,7 +126,7 @@ def _claim(out: Path, job: dict[str, Any]) -> None:
 
 
 def _block_size(decode: Mapping[str, Any]) -> int:
-    """Images that are decoded, judged and written as one; a function of the model alone, so that resuming meets it."""
+    """Images that are decoded, labelled and written together; it depends on the model alone, for resuming."""
     height, width = decode["size"]
     return int(min(_BLOCK[1], max(_BLOCK[0], _PIXELS_PER_BLOCK // (height * width) // 32 * 32)))
 
@@ -224,5 +224,5 @@ def _writing(out: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(
             f"{out} cannot be written: {error.strerror or error}.\n"
-            "What is done so far is kept: mend this, and the same command goes on from there."
+            "What is done so far is kept: repair this, and the same command continues from there."
         ) from error

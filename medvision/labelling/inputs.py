@@ -54,7 +54,7 @@ def find_images(images: str | Path, class_names: Sequence[str]) -> Inputs:
         class_names: K names of the model, which the labels of a CSV must be among.
 
     Raises:
-        DataError: if there are no images, or the CSV cannot be read or speaks of other classes.
+        DataError: if there are no images, or the CSV cannot be read or has other classes.
     """
     path = Path(images).absolute()
     if path.is_dir():

@@ -99,8 +99,7 @@ def _maps(model: Model) -> tuple[DrawMaps | None, str]:
     """What draws the class activation maps, or why there are none."""
     if isinstance(model, OnnxPredictor):
         return None, "No heat maps: an ONNX file cannot say where it looked; the bundle can."
-    from medvision.inference.explain import activation_maps, why_no_maps
-    from medvision.inference.overlay import overlay
+    from medvision.inference.explain import activation_maps, overlay, why_no_maps
 
     try:
         reason = why_no_maps(model)

@@ -1,4 +1,4 @@
-"""Prediction sets that hold the true class as often as was stated (split conformal prediction, LAC).
+"""Prediction sets with a stated coverage: split conformal prediction, LAC.
 
 The quantile comes from cases that neither the network nor its checkpoint was chosen on. mapie gives the same sets, but
 keeps its quantile to itself, and the bundle must carry it to where there is no mapie; the tests hold the two together.
@@ -24,7 +24,7 @@ class Conformal:
     """What makes prediction sets.
 
     Attributes:
-        coverage: share of new cases whose set shall hold the true class.
+        coverage: stated share of new cases whose set contains the true class.
         quantile: class k belongs to a set where 1 - p_k <= quantile; None where there were too few cases.
         n: calibration cases.
         reason: why there is no quantile.
@@ -61,7 +61,7 @@ def conformalise(calibration: Predictions, coverage: float) -> Conformal:
     if not 0 < coverage < 1:
         raise ConfigError(f"expected a coverage between 0 and 1; found {coverage}")
     n = len(calibration.targets)
-    # 0.9 * 10 must count as 9 whatever the binary fractions make of it.
+    # 0.9 * 10 must count as 9, although its binary fraction is not exact.
     rank = math.ceil(round((n + 1) * coverage, 9))
     if rank > n:
         needed = math.ceil(round(coverage / (1 - coverage), 9))

@@ -1,6 +1,6 @@
 """Metrics of the predicted classes alone, from counts: of one test set, or of a thousand resamples at once.
 
-Whatever is undefined is NaN here, never 0.
+Undefined values are NaN, never 0.
 """
 
 from typing import NamedTuple
@@ -101,7 +101,7 @@ def npv(tally: Tally) -> NDArray[np.float64]:
 
 def f1(tally: Tally) -> NDArray[np.float64]:
     """Harmonic mean of PPV and sensitivity, (..., K); 0 where a class has samples and none was predicted as it."""
-    # Without samples of the class it would be 0 whatever the model does, so it is undefined as sensitivity is.
+    # Without samples of the class it would always be 0, so it is undefined as sensitivity is.
     return np.where(tally.actual > 0, ratio(2 * tally.hits, tally.predicted + tally.actual), np.nan)
 
 

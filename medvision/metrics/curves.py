@@ -62,7 +62,7 @@ def decision_curve(
         scores: (N,) calibrated probability of the class.
         positive: (N,) membership of the class.
         thresholds: (T,) in (0, 1); 0.01, 0.02 ... 0.99 by default.
-        prevalence: share of positive cases where the model shall be used; by default that of these cases. Net benefit
+        prevalence: share of positive cases in the intended population; by default that of these cases. Net benefit
             depends on it, and a test set with as many ill as healthy cases flatters.
 
     Raises:

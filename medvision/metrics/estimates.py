@@ -22,7 +22,7 @@ from medvision.metrics.probabilities import Probabilities
 from medvision.metrics.ranks import Ranks
 from medvision.randomness import generator
 
-# Sections of a split beside its plain metrics, and how many names tell their entries apart.
+# Sections of a split beside its plain metrics, and how many names each entry has.
 SECTIONS: Mapping[str, int] = {
     "never_seen": 0,
     "uncalibrated": 0,
@@ -412,7 +412,7 @@ FEWEST = 10  # samples of the smallest class, or of the class, that anything els
 
 
 def why_unreliable(metric: Metric, value: float, units: int, wrong: int, groups: int | None) -> str | None:
-    """Why the interval of a metric may hold the truth less often than it says; None where nothing speaks for it.
+    """Why the interval of a metric may cover less often than stated; None where there is no such reason.
 
     Args:
         metric: its record.

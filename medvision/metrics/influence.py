@@ -75,7 +75,7 @@ def macro_auroc(probs: NDArray[np.float64], targets: NDArray[np.int64], slots: N
 
 
 def _deviations(values: NDArray[np.float64], side: NDArray[np.bool_], slots: NDArray[np.intp]) -> NDArray[np.float64]:
-    """What each sample of a side adds to the mean over that side, (N,), zero elsewhere.
+    """What each sample of a side adds to the mean over that side, (N,), zero for the other side.
 
     Scaled so that the squares give the unbiased variance; a single unit gives none.
     """

@@ -175,7 +175,7 @@ def apply(
         confidence_level: in (0, 1).
         n_resamples: bootstrap resamples, where samples share a group.
         seed: of the resamples.
-        prevalence: share of positive cases where the model shall be used, in (0, 1).
+        prevalence: share of positive cases in the intended population, in (0, 1).
 
     Returns:
         `sensitivity`, `specificity`, `ppv`, `npv`, `accuracy`; with a prevalence also `ppv_at_prevalence` and

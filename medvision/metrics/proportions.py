@@ -65,7 +65,7 @@ def proportions(
             low, high = from_resamples(value, resampled[name], units, confidence_level)
         else:
             low, high = wilson(successes[name], n, confidence_level)
-        # Whatever is counted, it is an accuracy among its trials.
+        # Every proportion is an accuracy among its trials.
         caution = why_unreliable(METRICS["accuracy"], value, units, units, units if resampling.grouped else None)
         estimates[name] = Estimate(value, low, high, n, caution=caution)
     return estimates

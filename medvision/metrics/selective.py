@@ -54,7 +54,7 @@ def selective(
     Where the border runs through equally confident cases, as many of them count as are needed, with their mean error.
     The area is the mean risk over the coverages 1/N, 2/N ... 1, in expectation over the order of equally confident
     cases; 0 is best, and a model that is wrong as often at every confidence has its error rate.
-    Intervals come from the bootstrap, by group where there are groups, with the border drawn anew in each resample. In
+    Intervals come from the bootstrap, by group where there are groups, with a new border in each resample. In
     1,000 draws each of three settings (200 and 1,000 cases, 86 and 96 % of them right) they covered 93 to 96 % at 95 %.
 
     Args:

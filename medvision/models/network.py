@@ -1,6 +1,6 @@
 """The network that every builder returns: normalisation, backbone and head in one module that takes raw images."""
 
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from medvision.errors import ModelError
-from medvision.models.whitening import Whitening
 
 
 class Fitting(Protocol):
@@ -16,6 +15,14 @@ class Fitting(Protocol):
 
     def network(self, network: "Network") -> Any:
         """Fit it in place."""
+
+
+@runtime_checkable
+class FittedLayer(Protocol):
+    """A layer whose weights are computed from training images, not learnt; see `medvision.models.fast_cnn`."""
+
+    def fit(self, images: torch.Tensor) -> None:
+        """Compute them from normalised images (N, C, H, W)."""
 
 
 class Network(nn.Module):
@@ -92,7 +99,7 @@ class Network(nn.Module):
             images: (N, C, H, W) uint8, some thousand of the training images; the statistics are set.
         """
         for layer in self.backbone.modules():
-            if isinstance(layer, Whitening):
+            if isinstance(layer, FittedLayer):
                 layer.fit(self.normalise(torch.from_numpy(images).to(self.mean.device)))
 
     def fit(self, fitting: Fitting) -> Any:

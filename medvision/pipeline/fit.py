@@ -28,9 +28,8 @@ from medvision.runs.directory import DIRECTORY_VARIABLE, RunDirectory, create, s
 from medvision.runs.provenance import environment, peak_memory
 from medvision.runs.resume import continued
 from medvision.runs.saved_run import SavedRun, find_resumable, run_name
-from medvision.training.precision import choose_precision
 from medvision.training.profile import table
-from medvision.training.trainer import accelerator_in_use
+from medvision.training.trainer import accelerator_in_use, choose_precision
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,9 @@
-"""Suspected label errors, judged by models that did not train on the image.
+"""Suspected label errors, found by models that did not train on the image.
 
-Images that the run did not train on are judged by the run's own model. For its training images there are two ways:
+Images that the run did not train on are checked by the run's own model. For its training images there are two ways:
 
 - By default logistic regression in five folds on the embeddings of the run's network, which takes seconds. No
-  regression sees the image it judges, but the network did, and draws an image towards the label it was given.
+  regression sees the image it checks, but the network did, and draws an image towards the label it was given.
 - `labels_folds=5` trains the run's configuration once for each fold: that much longer, and honest throughout.
 
 Of 40 wrong labels among 1,200 digits the first found 25 with 3 false alarms, the second 31 with 8 (measured on
@@ -49,7 +49,7 @@ _BY_MODEL, _BY_REGRESSION, _BY_FOLDS = "run", "regression", "folds"
 
 @dataclass(frozen=True)
 class Reference:
-    """A finished run whose model judges labels.
+    """A finished run whose model checks labels.
 
     Attributes:
         run: with the model.
@@ -84,7 +84,7 @@ class Suspects:
 
 
 def open_reference(cfg: DictConfig) -> Reference | None:
-    """The run that judges labels, or None where labels are not asked for.
+    """The run that checks labels, or None where labels are not asked for.
 
     Args:
         cfg: of the command `audit`.
@@ -103,7 +103,7 @@ def open_reference(cfg: DictConfig) -> Reference | None:
     import_cleanlab()  # now, and not after a training
     own = not any(line.lstrip("+").startswith(("data=", "data.")) for line in cfg.overrides)
     if not own and cfg.labels_folds is not None:
-        raise ConfigError("labels_folds trains on the run's own images anew: leave labels_folds or data=... out.")
+        raise ConfigError("labels_folds trains on the run's own images again: leave labels_folds or data=... out.")
     run = SavedRun.open(cfg.run).require_finished()
     return Reference(run, OmegaConf.create(run.config), own)
 
@@ -131,7 +131,7 @@ def find_suspects(
         n_folds: trainings on folds of the run's training images, or None for regression on embeddings.
         folder: where they may put what they need meanwhile.
         stop: to stop the trainings by.
-        console: they speak on.
+        console: for their output.
 
     Raises:
         ConfigError: if the run's model has no embeddings and `n_folds` is None.
@@ -145,10 +145,10 @@ def find_suspects(
     rows = np.flatnonzero(np.isin(data.table.splits, (*SPLITS, "unused")))
     by = np.where(seen, _BY_REGRESSION if n_folds is None else _BY_FOLDS, _BY_MODEL)
     if not reference.own and seen[rows].any():
-        log.warning("%d image(s) trained the model and are not judged.", int(seen[rows].sum()))
+        log.warning("%d image(s) trained the model and are not checked.", int(seen[rows].sum()))
         rows = rows[~seen[rows]]
     if not len(rows):
-        raise DataError("Every image of this data trained the model: leave data=... out to judge them by folds.")
+        raise DataError("Every image of this data trained the model: leave data=... out to check them by folds.")
     here, trained = rows[~seen[rows]], rows[seen[rows]]
     probs = np.zeros((len(labels), len(names)))
     probs[here] = _in_chunks(lambda images: predictor.predict_probs(images), data, here, len(names))
@@ -202,12 +202,12 @@ def _in_chunks(
 def _embeddings(predictor: Predictor, data: ImageDataModule, rows: NDArray[np.intp]) -> NDArray[np.floating]:
     if not predictor.has_embeddings:
         raise ConfigError(
-            f"The run's model ({predictor.model}) has no embeddings to judge its training images by.\n"
+            f"The run's model ({predictor.model}) has no embeddings to check its training images with.\n"
             "Add labels_folds=5, which trains it once for each fold."
         )
     log.warning(
-        "%d images are judged by embeddings of a network that was trained on their labels, so that some errors stay\n"
-        "hidden; labels_folds=5 trains anew for each fold and is not blind to them.",
+        "%d images are checked by embeddings of a network that was trained on their labels, so that some errors stay\n"
+        "hidden; labels_folds=5 trains once per fold and is not blind to them.",
         len(rows),
     )
     return _in_chunks(lambda images: predictor.probs_and_embeddings(images)[1], data, rows, predictor.embed_dim)
@@ -270,7 +270,7 @@ def _suspects(
     }
     parts = {name: agrees[rows[by[rows] == name]] for name in by_whom}
     text = "; ".join(
-        f"{len(part):,} judged {by_whom[name]} (agreeing with {part.mean():.0%} of the labels)"
+        f"{len(part):,} checked {by_whom[name]} (agreeing with {part.mean():.0%} of the labels)"
         for name, part in parts.items()
         if len(part)
     )

@@ -13,12 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from medvision.config.redact import without_passwords
 from medvision.files import write_text
 from medvision.inference.bundle import write_card
-from medvision.inference.explain import activation_maps, why_no_maps
-from medvision.inference.overlay import overlay, picture
+from medvision.inference.explain import activation_maps, overlay, picture, why_no_maps
 from medvision.inference.predictor import Predictor
 from medvision.metrics.estimates import Estimate, Key, selected, to_json
 from medvision.metrics.predictions import Predictions
-from medvision.metrics.strata import members
+from medvision.metrics.subgroups import members
 from medvision.reports.gallery import Picture, choose
 from medvision.reports.model_card import model_card
 from medvision.reports.report import report

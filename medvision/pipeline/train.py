@@ -22,11 +22,10 @@ from medvision.runs.directory import RunDirectory
 from medvision.runs.resume import ABOUT_THIS_COMMAND, FREE
 from medvision.training import trackers
 from medvision.training.checkpoints import Checkpoints, OnEpoch
-from medvision.training.compilation import check_compiler
 from medvision.training.fit import Fitted, Fitting, Learner
 from medvision.training.profile import StageProfiler
 from medvision.training.progress import ProgressLine
-from medvision.training.trainer import accelerator_in_use, weight_averaging
+from medvision.training.trainer import accelerator_in_use, check_compiler, weight_averaging
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +162,7 @@ def _build_trainer(cfg: DictConfig, around: Surroundings, profiler: StageProfile
 
 
 def _settings(cfg: DictConfig) -> dict[str, Any]:
-    """What a run computes, without where: the same when it continues elsewhere."""
+    """What a run computes, without where: the same when it continues on another machine."""
     values = cast(dict[str, Any], OmegaConf.to_container(cfg))
     for name in (*ABOUT_THIS_COMMAND, *FREE, "data.source", "overrides", "config_dir", "experiment"):
         *nodes, key = name.split(".")

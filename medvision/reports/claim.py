@@ -1,4 +1,4 @@
-"""CLAIM 2024, the checklist for AI in medical imaging: filled where the run knows, left to the authors elsewhere.
+"""CLAIM 2024, the checklist for AI in medical imaging: filled from the run where possible, the rest for the authors.
 
 The numbers are those of the checklist; the words are ours, and what counts are the original's.
 

@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 from medvision.comparison.compare import Comparison, Pair
 from medvision.metrics.definitions import METRICS
 from medvision.reports.comparison_text import scaled, value_text
-from medvision.reports.plots import BLUE, DIM, INK, RULE, short
-from medvision.reports.svg import to_svg
+from medvision.reports.plots import BLUE, DIM, INK, RULE, short, to_svg
 
 PAPER = "#ffffff"  # behind words; a page has its own
 _WIDTH, _LINE, _REST = 4.4, 0.46, 0.75  # inches: of a drawing, of a line, of its axis
@@ -74,8 +73,8 @@ def differences(comparison: Comparison, metric: str) -> list[Line]:
         first, second = pair.first, pair.second
         if sign * value < 0:
             value, low, high, first, second = -value, -high, -low, second, first
-        told = [text.replace("-", "−") for text in scaled(metric, [value, low, high])]
-        text = f"{told[0]} ({told[1]} to {told[2]})"
+        texts = [text.replace("-", "−") for text in scaled(metric, [value, low, high])]
+        text = f"{texts[0]} ({texts[1]} to {texts[2]})"
         name = f"{short(first, 16)} vs {short(second, 16)}"
         lines.append(Line(name, factor * value, factor * low, factor * high, text, one.distinguishable, "o"))
     return lines

@@ -8,7 +8,7 @@ from medvision.metrics.definitions import METRICS
 
 
 def headline(comparison: Comparison, metric: str) -> str:
-    """The best model and whether it can be told from the others, in one line."""
+    """The best model, and whether it is distinguishable from the others, in one line."""
     title = METRICS[metric].phrase
     models = [(row.name, row.estimates[metric].value) for row in comparison.rows if not row.is_ensemble]
     known = [(value, name) for name, value in models if value is not None]
@@ -27,38 +27,38 @@ def headline(comparison: Comparison, metric: str) -> str:
         other = next(name for name, _ in models if name != best)
         return f"{best} is better than {other if len(models) == 2 else f'the other {len(models) - 1}'}: {reached}"
     if len(equals) == len(models) - 1 > 1:
-        return f"{best} leads with {reached}, but cannot be told from the others"
+        return f"{best} leads with {reached}, but is not distinguishable from the others"
     some = " and ".join(equals) if len(equals) < 3 else f"{len(equals)} others"
-    return f"{best} leads with {reached}, but cannot be told from {some}"
+    return f"{best} leads with {reached}, but is not distinguishable from {some}"
 
 
 def sentence(comparison: Comparison, pair: Pair, metric: str) -> str:
-    """Who is better, by how much, and how sure that is; or that it cannot be told."""
+    """Who is better, by how much, and how sure that is; or that they are not distinguishable."""
     one = pair.differences[metric]
     if pair.identical:
-        return f"{pair.first} and {pair.second} say the same of all {cases(comparison)}."
+        return f"{pair.first} and {pair.second} give the same predictions for all {cases(comparison)}."
     if one.value is None or one.low is None or one.high is None:
         return f"{pair.first} and {pair.second} cannot be compared: {METRICS[metric].phrase} is undefined."
     ahead = one.value >= 0
     first, second = (pair.first, pair.second) if ahead else (pair.second, pair.first)
     value, low, high = (one.value, one.low, one.high) if ahead else (-one.value, -one.high, -one.low)
-    told = scaled(metric, [value, low, high])
+    texts = scaled(metric, [value, low, high])
     unit = " points" if METRICS[metric].is_share else ""
     if one.distinguishable:
         if METRICS[metric].lower_is_better:
             # The one with the higher value is the worse.
-            return f"{second} is better than {first} by {told[0]}{unit} ({told[1]} to {told[2]})."
-        return f"{first} is better than {second} by {told[0]}{unit} ({told[1]} to {told[2]})."
+            return f"{second} is better than {first} by {texts[0]}{unit} ({texts[1]} to {texts[2]})."
+        return f"{first} is better than {second} by {texts[0]}{unit} ({texts[1]} to {texts[2]})."
     pairs = len(comparison.pairs)
     corrected = f", with all {pairs} pairs in mind," if one.low > 0 or one.high < 0 else ""
     return (
         f"{first} and {second} are not distinguishable{corrected} at n = {comparison.n:,} "
-        f"(difference {told[0]}{unit}, {told[1]} to {told[2]})."
+        f"(difference {texts[0]}{unit}, {texts[1]} to {texts[2]})."
     )
 
 
 def sentences(comparison: Comparison, metric: str) -> list[tuple[Pair, str]]:
-    """A sentence for each pair, those that can be told apart first."""
+    """A sentence for each pair, distinguishable ones first."""
     ordered = sorted(comparison.pairs, key=lambda pair: not pair.differences[metric].distinguishable)
     return [(pair, sentence(comparison, pair, metric)) for pair in ordered]
 
@@ -135,11 +135,11 @@ def value_text(metric: str, value: float | None) -> str:
 def scaled(metric: str, values: Sequence[float]) -> list[str]:
     """Differences as text: points for metrics in [0, 1], with as many decimals as the interval deserves."""
     factor = 100 if METRICS[metric].is_share else 1
-    told = [factor * value for value in values]
-    width = max(told) - min(told)
+    shown = [factor * value for value in values]
+    width = max(shown) - min(shown)
     decimals = 1 if width >= 1 else 2 if width >= 0.1 else 3
     # No minus before a zero.
-    return [f"{round(value, decimals) + 0.0:.{decimals}f}" for value in told]
+    return [f"{round(value, decimals) + 0.0:.{decimals}f}" for value in shown]
 
 
 def cost(name: str, value: float | None) -> str:

@@ -16,8 +16,7 @@ from medvision.metrics.operating_point import positive_scores, positive_truth
 from medvision.metrics.predictions import Predictions, softmax
 from medvision.metrics.selective import RiskCoverage, risk_coverage
 from medvision.reports import plots
-from medvision.reports.plots import Line
-from medvision.reports.svg import to_svg
+from medvision.reports.plots import Line, to_svg
 from medvision.reports.tables import MANY_CLASSES
 from medvision.reports.wording import number, plural
 

@@ -1,4 +1,4 @@
-"""The directory of a run: made, locked, and kept true while the run goes on. `saved_run` reads it."""
+"""The directory of a run, made, locked and updated during the run. `saved_run` reads it."""
 
 import json
 import os

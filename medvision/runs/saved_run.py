@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,8 @@ import yaml
 
 from medvision.config.renames import updated
 from medvision.errors import DataError, RunError
-from medvision.metrics.estimates import Estimate, Estimates, Key, from_json
+from medvision.metrics.estimates import SECTIONS, Estimate, Estimates, Key, from_json
 from medvision.metrics.predictions import Predictions
-from medvision.runs.old_metrics import from_flat
 
 if TYPE_CHECKING:
     from medvision.inference.predictor import Predictor
@@ -211,3 +211,30 @@ def _table(file: Path) -> list[dict[str, str]]:
         return []
     with file.open(encoding="utf-8", newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+_SECTIONS = {"subgroup": "subgroups", "subgroup_gap": "subgroup_gaps", "probe": "negative_controls"}
+_METRICS = {"recall": "sensitivity", "precision": "ppv"}
+_CONTROLS = {"random_labels": "shuffled_labels"}
+
+
+def from_flat(content: Mapping[str, Mapping[str, Any]]) -> Estimates:
+    """The estimates of a flat metrics.json."""
+    return {_key(name): Estimate(**values) for name, values in content.items()}
+
+
+def _key(name: str) -> Key:
+    split, _, rest = name.partition("/")
+    section = None
+    if split.endswith("_never_seen"):
+        split, section = split.removesuffix("_never_seen"), "never_seen"
+    first, _, inner = rest.partition("/")
+    names: tuple[str, ...] = ()
+    if (found := _SECTIONS.get(first, first)) in SECTIONS:
+        section = found
+        *before, rest = inner.split("/", SECTIONS[found])
+        names = tuple(_CONTROLS.get(one, one) for one in before)
+    metric, _, of = rest.partition("/")
+    if metric == "macro":
+        return Key(f"macro_{_METRICS.get(of, of)}", None, section, names, split)
+    return Key(_METRICS.get(metric, metric), of or None, section, names, split)

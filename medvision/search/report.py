@@ -21,8 +21,8 @@ from medvision.config.conf import options
 from medvision.config.redact import without_passwords
 from medvision.files import write_text
 from medvision.reports.pages import render
+from medvision.reports.plots import to_svg
 from medvision.reports.search_plots import draw_history, draw_importance
-from medvision.reports.svg import to_svg
 from medvision.search.space import Dimension, override, rounded
 
 # Fewer finished trials than these say nothing of what mattered.
@@ -67,8 +67,8 @@ def experiment(
     choices = own.pop("choices")
     for name in ("overrides", "config_dir", "out", "resume", "output_root", "logger"):
         own.pop(name, None)
-    told = sorted(group for group in choices if group not in ("experiment", "logger"))
-    groups = [{f"override /{group}": choices[group]} for group in told]
+    chosen = sorted(group for group in choices if group not in ("experiment", "logger"))
+    groups = [{f"override /{group}": choices[group]} for group in chosen]
     head = [
         "# @package _global_",
         f"# The best trial of the search {cfg.study}: number {best.number}.",
@@ -159,7 +159,7 @@ def _page(
     shares = _importance(study, [value for _, value in finished])
     pruned = [(row["number"], row["last"]) for row in rows if row["last"] is not None]
     draw = partial(draw_history, finished, pruned, cfg.monitor == "val/loss", cfg.monitor)
-    notes = [] if shares else [f"Which values mattered is told from {_ENOUGH_TRIALS} finished trials on."]
+    notes = [] if shares else [f"Importance is shown from {_ENOUGH_TRIALS} finished trials."]
     counts = ", ".join(
         f"{count} {status}"
         for status in ("finished", "pruned", "failed", "running")

@@ -41,7 +41,7 @@ class Dimension:
     choices: tuple[Any, ...] = ()
 
     def suggest(self, trial: "optuna.Trial") -> Any:
-        """The value that this trial shall try."""
+        """The value of this trial."""
         if self.kind == "categorical":
             # A storage holds plain values only, so lists travel as text.
             return self.decoded(trial.suggest_categorical(self.key, [json.dumps(one) for one in self.choices]))

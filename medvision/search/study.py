@@ -1,4 +1,4 @@
-"""The study of a search in its storage: sqlite, PostgreSQL, or whatever else SQLAlchemy reaches."""
+"""The study of a search in its storage: sqlite, PostgreSQL, or another database of SQLAlchemy."""
 
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ def lost(storage: str | None, error: Exception) -> RunError:
     cause = str(error.__cause__ or error).partition("\n")[0]
     return RunError(
         f"storage={without_passwords(storage) if storage else 'study.db'} was lost: {cause}\n"
-        "The same command goes on from here when it is back."
+        "The same command continues from here when it is back."
     )
 
 
 def open_study(cfg: DictConfig, folder: Path, fingerprint: str) -> optuna.Study:
-    """The study that a command goes on with, or a new one.
+    """The study that a command continues, or a new one.
 
     Args:
         cfg: of the command `tune`; `study` is set.

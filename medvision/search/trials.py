@@ -1,4 +1,4 @@
-"""A search for good values: trials of one study, each trained and judged without the test images."""
+"""Trials of a search, each trained and scored without the test images."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ def search(cfg: DictConfig, typed: Sequence[str], space: Sequence[Dimension], fo
 
     Raises:
         UserError: if the storage, the data or a configuration cannot be used, or the storage is lost.
-        Interrupted: if SIGINT or SIGTERM arrived; the same command goes on.
+        Interrupted: if SIGINT or SIGTERM arrived; the same command continues.
     """
     stop = StopSignal()
     with stop.installed():
@@ -92,7 +92,7 @@ def _next(
         except LOST:
             raise
         except Exception:
-            # A trial that was stopped by a signal stays running instead, for the next command to go on with.
+            # A trial that was stopped by a signal stays running instead, for the next command to continue.
             study.tell(trial, state=TrialState.FAIL)
             raise
         return True
@@ -101,7 +101,7 @@ def _next(
 def _claim(
     study: optuna.Study, n_trials: int, folder: Path, stack: ExitStack
 ) -> tuple[optuna.Trial, RunDirectory] | None:
-    """A trial to go on with, or a new one, held under the lock of its directory; None if the study is complete.
+    """A trial to continue, or a new one, held under the lock of its directory; None if the study is complete.
 
     A trial that is said to be running while nobody holds its directory was killed.
     """
@@ -137,14 +137,14 @@ def _run(
     stop: StopSignal,
     console: Console,
 ) -> None:
-    """Train one trial, tell the study, and leave a line."""
-    chosen, told = [], []
+    """Train one trial, record its score, and print a line."""
+    chosen, values = [], []
     for one in space:
-        # Seeded by trial and key, so that a study that was killed goes on as if it had not been.
+        # Seeded by trial and key, so that a killed study continues as if it had not been.
         study.sampler = optuna.samplers.TPESampler(seed=key("search", cfg.seed, trial.number, one.key) % 2**32)
         value = one.suggest(trial)
         chosen.append(override(one.key, value))
-        told.append(override(one.key, rounded(value)))
+        values.append(override(one.key, rounded(value)))
     place = f"out={quoted(directory.path)}"
     own = compose(*typed, *chosen, place, config_dir=cfg.get("config_dir"))
     epochs = [frozen for frozen in study.get_trials(deepcopy=False) if frozen.number == trial.number]
@@ -152,7 +152,7 @@ def _run(
     label, started = f"trial {trial.number}", time.monotonic()
 
     with ExitStack() as stack:
-        status = stack.enter_context(console.status(f"{label}  {' '.join(told)}"))
+        status = stack.enter_context(console.status(f"{label}  {' '.join(values)}"))
         # The lines of each epoch belong into the trial's own train.log.
         nowhere = Console(file=stack.enter_context(Path(os.devnull).open("w")))
         stack.enter_context(logging_to(directory.path / "train.log", nowhere))
@@ -172,7 +172,7 @@ def _run(
             trial.set_user_attr("failed", str(error).partition("\n")[0])
     study.tell(trial, score, state=TrialState.COMPLETE if score is not None else TrialState.PRUNED)
     shutil.rmtree(directory.path / "checkpoints", ignore_errors=True)
-    _tell(console, study, trial.number, cfg.monitor, told, time.monotonic() - started)
+    _print_trial(console, study, trial.number, cfg.monitor, values, time.monotonic() - started)
 
 
 def _train(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: Console, on_epoch: Any) -> float | None:
@@ -189,8 +189,8 @@ def _train(cfg: DictConfig, directory: RunDirectory, stop: StopSignal, console: 
             return None
 
 
-def _tell(
-    console: Console, study: optuna.Study, number: int, monitor: str, told: Sequence[str], seconds: float
+def _print_trial(
+    console: Console, study: optuna.Study, number: int, monitor: str, values: Sequence[str], seconds: float
 ) -> None:
     frozen = study.get_trials(deepcopy=False)[number]
     if frozen.state == TrialState.COMPLETE:
@@ -200,7 +200,7 @@ def _tell(
         ending = f"failed: {frozen.user_attrs['failed']}"
     else:
         ending = f"pruned after epoch {frozen.last_step}, {monitor} {frozen.value or math.nan:.4f}"
-    line = f"trial {number}  {ending}  {seconds:.1f} s  {' '.join(told)}"
+    line = f"trial {number}  {ending}  {seconds:.1f} s  {' '.join(values)}"
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -16,7 +16,7 @@ from medvision.sweeps.execution import Started
 from medvision.sweeps.jobs import Command
 from medvision.sweeps.processes import end_with_parent
 
-# How Slurm calls a job that was ended from outside, and that the same command goes on with.
+# Slurm's states of a job that was ended from outside, and that the same command continues.
 _INTERRUPTED = ("CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "DEADLINE", "REVOKED", "INTERRUPTED")
 _POLL_SECONDS = 1.0
 # Between the warning of the time limit and the end: what a job has for its last checkpoint.
@@ -129,7 +129,7 @@ class SubmititSlurm:
 
 @dataclass(frozen=True)
 class Task:
-    """What submitit runs where the job shall run: the command of a job, whose exit code is the result.
+    """What submitit runs on the node of the job: the command of a job, whose exit code is the result.
 
     Attributes:
         command: of the job.

@@ -52,7 +52,7 @@ class Way(Protocol):
 
 
 def run(jobs: Sequence[Job], commands: Sequence[Command], way: Way, folder: Path) -> None:
-    """Run jobs to their end, whatever that is; jobs.json tells.
+    """Run jobs to their end; jobs.json has their status.
 
     Args:
         jobs: all of the multirun; their status is kept up to date.
@@ -73,7 +73,7 @@ def run(jobs: Sequence[Job], commands: Sequence[Command], way: Way, folder: Path
         stopped_by = _work_through(jobs, commands, way, folder, board, received)
     if stopped_by is not None:
         Console(highlight=False).print(summary(jobs))
-        Console().print("Stopped. The same command goes on from here.")
+        Console().print("Stopped. The same command continues from here.")
         raise Interrupted(stopped_by)
 
 
@@ -122,7 +122,7 @@ def _work_through(
 
 
 class _Running:
-    """A job until it ends. What it says on stderr passes through its log, which tells in the end why it failed."""
+    """A job until it ends. Its stderr goes to its log, whose end says why it failed."""
 
     def __init__(self, job: Job, log: Path, end: int, started: Started, quiet: bool) -> None:
         self.job, self.log, self.started, self.quiet = job, log, started, quiet

@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Command:
-    """What a job is: `python -m <module> <overrides> out=<folder>`, on whatever machine.
+    """A job: `python -m <module> <overrides> out=<folder>`, on any machine.
 
     Attributes:
         module: of the command, such as medvision.train.
@@ -115,7 +115,7 @@ def summary(jobs: Sequence[Job]) -> Table:
 
 
 class Board(AbstractContextManager["Board"]):
-    """Shows the jobs while they run: a live table on a terminal, a line for each start elsewhere.
+    """Shows the jobs while they run: a live table on a terminal, a line for each start in a file or pipe.
 
     Args:
         jobs: all of them, which others change.
@@ -148,7 +148,7 @@ class Board(AbstractContextManager["Board"]):
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a table, which a job that speaks to the terminal would tear."""
+        """Whether there is a table, which the output of a job would tear."""
         return self._live is not None
 
     def say(self, line: str, style: str | None = None) -> None:
@@ -157,14 +157,14 @@ class Board(AbstractContextManager["Board"]):
             self._console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def refresh(self) -> None:
-        """Draw the table anew, a few times a second at the most."""
+        """Draw the table again, a few times a second at most."""
         now = time.monotonic()
         if self._live is not None and now - self._drawn >= REFRESH_SECONDS:
             self._drawn = now
             self._live.update(self._table(), refresh=True)
 
     def _table(self) -> Group:
-        table = Table("job", "values", "status", "seconds", "last said", box=None, header_style="bold")
+        table = Table("job", "values", "status", "seconds", "last line", box=None, header_style="bold")
         for column, ratio in ((1, 2), (4, 3)):
             table.columns[column].no_wrap = True
             table.columns[column].ratio = ratio
@@ -177,8 +177,8 @@ class Board(AbstractContextManager["Board"]):
             status = Text(job.status, _STYLES.get(job.status, "dim"))
             table.add_row(str(number), Text(" ".join(values)), status, _seconds(job), Text(said))
         counts = {status: sum(job.status == status for job in self._jobs) for status in _ORDER}
-        told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-        return Group(table, Text(told, "dim"))
+        counted = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        return Group(table, Text(counted, "dim"))
 
 
 def _seconds(job: Job) -> str:

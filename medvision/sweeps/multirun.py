@@ -159,6 +159,6 @@ def _name(cfg: DictConfig) -> str:
 
 
 def _fingerprint(overrides: Sequence[str], config_dir: str | None) -> str:
-    """The same for the same jobs, whatever the order, and however they are started."""
+    """A hash of the jobs, independent of their order and of how they are started."""
     lines = sorted(line for line in overrides if not line.startswith(("hydra.launcher.", "hydra/launcher=")))
     return hashlib.sha256("\n".join([*lines, config_dir or ""]).encode()).hexdigest()[:8]

@@ -33,7 +33,7 @@ class AtomicCheckpointIO(CheckpointIO):
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
             raise CheckpointError(
                 f"{path} cannot be written ({str(error).splitlines()[0]}).\n"
-                "The checkpoint before it is kept: make room, then go on with resume=DIR."
+                "The checkpoint before it is kept: make room, then continue with resume=DIR."
             ) from error
 
     def load_checkpoint(
@@ -51,14 +51,14 @@ class AtomicCheckpointIO(CheckpointIO):
         if known and _digest(path) not in known:
             raise CheckpointError(
                 f"{path} is damaged: its SHA-256 is not the one recorded when it was written.\n"
-                "Restore it from a backup, or start the run anew."
+                "Restore it from a backup, or start a new run."
             )
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         except Exception as error:
             raise CheckpointError(
                 f"{path} cannot be read as a checkpoint ({type(error).__name__}).\n"
-                "Restore it from a backup, or start the run anew."
+                "Restore it from a backup, or start a new run."
             ) from error
         return checkpoint
 

@@ -1,4 +1,4 @@
-"""The callback that keeps what a run needs to go on or to stop: checkpoints, the metrics table, early stopping."""
+"""Callback for checkpoints, the table of metrics, and early stopping."""
 
 import math
 import shutil

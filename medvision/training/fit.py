@@ -26,8 +26,7 @@ from medvision.models.network import Network
 from medvision.randomness import generator, key
 from medvision.training.checkpoint_io import AtomicCheckpointIO
 from medvision.training.checkpoints import Monitor, Stop
-from medvision.training.classifier import Classifier
-from medvision.training.epoch_metrics import monitored
+from medvision.training.classifier import Classifier, monitored
 from medvision.training.profile import StageProfiler
 
 log = logging.getLogger(__name__)
@@ -169,7 +168,7 @@ def fit_network(
 @contextmanager
 def _denormals_flushed() -> Iterator[None]:
     """Take for zero what weights and moments decay into, which slows some CPUs' arithmetic by orders of magnitude."""
-    before = sys.float_info.min / 2 == 0  # torch does not tell
+    before = sys.float_info.min / 2 == 0  # torch has no getter
     # For this thread and those that begin within; torch's other threads keep what they began with.
     torch.set_flush_denormal(True)
     try:
@@ -212,7 +211,7 @@ def fit_classical(model: Classical, train: SplitArrays, seed: int, console: Cons
         model: Its estimator is fitted in place. Folds for its calibration, where it has any, never divide a group;
             principal components are as many as asked for, or as there are.
         train: The training images.
-        seed: Of whatever it draws.
+        seed: Of everything random.
         console: For progress on a terminal.
 
     Raises:

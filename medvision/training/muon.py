@@ -113,7 +113,7 @@ def orthogonalised(matrices: Tensor, steps: int) -> Tensor:
         steps: Newton-Schulz iterations; with few of them small singular values stay below that range.
 
     Returns:
-        (B, M, N) in the type of `matrices`; computed in bfloat16 where that is faster, in float32 elsewhere.
+        (B, M, N) in the type of `matrices`; computed in bfloat16 where that is faster, else in float32.
     """
     a, b, c = _QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]

@@ -28,7 +28,7 @@ ORDER = (*_OF_A_STEP, _VALIDATION, "checkpoints")
 class StageProfiler(Profiler):
     """Gives every moment of fitting to one stage; on a GPU it waits for the device wherever the stage changes.
 
-    Lightning announces whatever it does by `start` and `stop`, one inside the other. Waiting makes a GPU's stages true
+    Lightning calls `start` and `stop` around everything it does, nested. Waiting makes a GPU's stages true
     and their sum longer than a training without it.
 
     Attributes:

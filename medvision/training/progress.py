@@ -1,4 +1,4 @@
-"""What a user sees while a network learns: a live bar on a terminal, one line an epoch elsewhere."""
+"""Progress of a training: a live bar on a terminal, one line per epoch in a file or pipe."""
 
 import logging
 import time
@@ -47,7 +47,7 @@ class ProgressLine(Callback):
         self._images = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the speed anew in each epoch."""
+        """Measure the speed of each epoch."""
         self._epoch_start = time.perf_counter()
         self._images = 0
 

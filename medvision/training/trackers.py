@@ -110,25 +110,25 @@ def mlflow(
                 run_id = client.create_run(experiment, run_name=name or _name(save_dir), tags=tags).info.run_id
             client.update_run(run_id, status="RUNNING")
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        told = without_passwords(f"logger.tracking_uri={tracking_uri} cannot be used: {_first_line(error)}")
-        raise ConfigError(f"{told}\nExpected sqlite:///FILE, or the address of a server that runs.") from error
+        message = without_passwords(f"logger.tracking_uri={tracking_uri} cannot be used: {_first_line(error)}")
+        raise ConfigError(f"{message}\nExpected sqlite:///FILE, or the address of a server that runs.") from error
     write_text(known, f"{run_id}\n")
     return MLFlowLogger(experiment_name=experiment_name, tracking_uri=uri, run_id=run_id)
 
 
 @contextmanager
 def tracked(logger: Logger, settings: Mapping[str, Any]) -> Iterator[None]:
-    """Tell a logger the settings of a run at the beginning of the block, and at its end how the run ended.
+    """Log the settings of a run at the beginning of the block, and its outcome at the end.
 
     Args:
         logger: any of Lightning's.
-        settings: nested, in plain Python types; a run that goes on has those it began with.
+        settings: nested, in plain Python types; a resumed run has those it began with.
     """
     logger.log_hyperparams(dict(settings))
     try:
         yield
     except BaseException as error:
-        # Only MLflow knows the third word; the others tell success from everything else.
+        # Only MLflow knows the third status; the others know success and failure.
         _close(logger, "KILLED" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed")
         raise
     _close(logger, "success")

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medvision.audits.headers import folders, read_headers
+from medvision.audits.data_audit import folders, read_headers
 from medvision.data.table import ImageTable
 from medvision.tasks import Task
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvision.data.subsample import limit_train
+from medvision.data.splits import limit_train
 from medvision.data.table import ImageTable
 from medvision.errors import DataError
 from medvision.tasks import Task

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from medvision.errors import ConfigError
-from medvision.inference.corruptions import (
+from medvision.inference.robustness import (
     STRENGTHS,
     add_noise,
     blur,

@@ -15,7 +15,7 @@ from medvision import files
 from medvision.config.targets import build
 from medvision.errors import BundleError, ConfigError, RunError
 from medvision.inference import export as export_module
-from medvision.inference import exported
+from medvision.inference import export as exported
 from medvision.inference.bundle import read_manifest, save_bundle
 from medvision.inference.decision import Decision
 from medvision.inference.evidence import Evidence

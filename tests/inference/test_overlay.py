@@ -3,7 +3,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from medvision.inference.overlay import blend, overlay, picture, side_by_side
+from medvision.inference.explain import blend, overlay, picture, side_by_side
 
 
 def read(png):

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from medvision.errors import ConfigError
 from medvision.inference.decision import Decision
 from medvision.inference.evidence import Evidence
-from medvision.inference.exported import OnnxFile
+from medvision.inference.export import OnnxFile
 from medvision.inference.onnx import OnnxPredictor
 from medvision.inference.predictor import Predictor
 from medvision.inference.quantize import measure, quantise

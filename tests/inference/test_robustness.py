@@ -4,8 +4,7 @@ from scipy.special import softmax
 from statsmodels.stats.proportion import proportion_confint
 
 from medvision.inference import robustness as module
-from medvision.inference.corruptions import STRENGTHS, scale_contrast
-from medvision.inference.robustness import robustness, sample
+from medvision.inference.robustness import STRENGTHS, robustness, sample, scale_contrast
 from medvision.metrics import proportions
 from medvision.metrics.estimates import Key
 from medvision.metrics.predictions import Predictions

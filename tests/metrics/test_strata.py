@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvision.metrics.strata import MAX_VALUES, members
+from medvision.metrics.subgroups import MAX_VALUES, members
 
 
 def test_values_are_sorted_and_missing_comes_last():

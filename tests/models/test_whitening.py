@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from medvision.models.fast_cnn import fast_cnn
-from medvision.models.whitening import Whitening
+from medvision.models.fast_cnn import Whitening, fast_cnn
 
 
 @pytest.mark.parametrize(("channels", "kernel"), [(1, 2), (3, 2), (3, 3)])

@@ -134,7 +134,7 @@ def test_other_images_are_judged_where_the_run_has_not_trained_on_them(planted, 
     assert len(flagged - mislabelled) <= 3
     assert not flagged & known
     assert set(table["judged_by"]) == {"run"}
-    assert "7 image(s) trained the model and are not judged" in said
+    assert "7 image(s) trained the model and are not checked" in said
     (tmp_path / "0").rename(tmp_path / "zero")
     code, said = command(*arguments)
     assert code == 2

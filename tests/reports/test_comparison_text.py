@@ -57,7 +57,7 @@ def test_an_interval_without_zero_that_holm_does_not_let_pass_says_why():
 def test_identical_and_undefined():
     found = comparison([("A", "B", difference(0.0, -0.01, 0.01, 1.0))])
     same = Pair("A", "B", found.pairs[0].differences, True)
-    assert sentence(found, same, "accuracy") == "A and B say the same of all 394 cases."
+    assert sentence(found, same, "accuracy") == "A and B give the same predictions for all 394 cases."
     assert "cannot be compared: AUROC is undefined" in told(
         Difference(None, None, None, None, "undefined"), metric="macro_auroc"
     )
@@ -74,8 +74,8 @@ def test_what_can_be_told_apart_comes_first():
     ("clear", "said"),
     [
         ((True, True), "A is better than the other 2: 80.0 % accuracy"),
-        ((False, True), "A leads with 80.0 % accuracy, but cannot be told from B"),
-        ((False, False), "A leads with 80.0 % accuracy, but cannot be told from the others"),
+        ((False, True), "A leads with 80.0 % accuracy, but is not distinguishable from B"),
+        ((False, False), "A leads with 80.0 % accuracy, but is not distinguishable from the others"),
     ],
 )
 def test_the_headline_tells_the_best_and_its_equals(clear, said):
@@ -89,7 +89,7 @@ def test_the_headline_tells_the_best_and_its_equals(clear, said):
     two = comparison([("A", "B", difference(0.1, 0.05, 0.15, 0.01, True))])
     assert headline(two, "accuracy") == "A is better than B: 80.0 % accuracy"
     unclear = comparison([("A", "B", difference(0.1, -0.05, 0.25))])
-    assert headline(unclear, "accuracy") == "A leads with 80.0 % accuracy, but cannot be told from B"
+    assert headline(unclear, "accuracy") == "A leads with 80.0 % accuracy, but is not distinguishable from B"
     assert headline(comparison([], [row("A", 0.8)]), "accuracy") == "A: 80.0 % accuracy"
     assert "undefined" in headline(comparison([], [row("A", None)]), "accuracy")
 

@@ -7,8 +7,7 @@ from medvision.metrics import curves
 from medvision.metrics.calibration import reliability
 from medvision.metrics.selective import RiskCoverage
 from medvision.reports import plots
-from medvision.reports.plots import Line
-from medvision.reports.svg import to_svg
+from medvision.reports.plots import Line, to_svg
 
 
 @pytest.fixture

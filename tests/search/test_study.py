@@ -166,7 +166,7 @@ def test_a_database_that_is_lost_ends_the_command_and_costs_no_trial(server):
         running.kill()
         server.start()
     assert running.returncode == 2, said
-    assert "The same command goes on" in said
+    assert "The same command continues" in said
     assert "Traceback" not in said
     assert quote(PASSWORD, safe="") not in said
     assert states(server, "lost") == [(0, "COMPLETE"), (1, "RUNNING")]

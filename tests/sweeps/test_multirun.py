@@ -301,7 +301,7 @@ def test_a_terminal_shows_the_table_and_a_log_what_its_job_says(folder, script):
     os.close(reader)
     assert process.wait(30) == 0
     assert [Path(job["folder"] + ".log").read_text() for job in jobs(folder)] == ["job 0 speaks\n", "job 3 speaks\n"]
-    assert b"last said" in shown
+    assert b"last line" in shown
     assert b"speaks\r\n" not in shown
 
 

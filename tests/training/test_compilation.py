@@ -5,8 +5,8 @@ import pytest
 
 from medvision.errors import ConfigError
 from medvision.metrics.predictions import Predictions
-from medvision.training import compilation
-from medvision.training.compilation import check_compiler
+from medvision.training import trainer as compilation
+from medvision.training.trainer import check_compiler
 
 
 def test_compilation_without_a_compiler_is_refused(monkeypatch):

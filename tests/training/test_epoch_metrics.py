@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss, recall_score, roc_auc_score
 
-from medvision.training.epoch_metrics import classification_metrics
+from medvision.training.classifier import classification_metrics
 
 
 def test_equal_to_scikit_learn():

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from medvision.errors import ConfigError
-from medvision.training.precision import check_precision, choose_precision
-from medvision.training.trainer import build_trainer
+from medvision.training.trainer import build_trainer, check_precision, choose_precision
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])

@@ -103,7 +103,7 @@ def _modality(values: NDArray[Any], dataset: "Dataset") -> NDArray[Any]:
 
 
 def _look_up(values: NDArray[Any], item: "Dataset", dataset: "Dataset") -> NDArray[Any]:
-    """Values through a LUT, whose first and last entries go on outside it."""
+    """Values through a LUT, whose first and last entries are used outside it."""
     table = item.LUTData
     if isinstance(table, bytes):
         table = np.frombuffer(table, "<u2" if dataset.original_encoding[1] else ">u2")

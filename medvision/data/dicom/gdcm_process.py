@@ -110,7 +110,7 @@ def _serve() -> None:
     from pydicom.pixels.decoders.base import get_decoder
 
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever the library prints is no answer
+    os.dup2(2, 1)  # what the library prints is no answer
     while True:
         try:
             request, frame = _receive(sys.stdin.buffer)

@@ -36,7 +36,7 @@ def grouped_by_patient(table: ImageTable) -> ImageTable:
 
 
 def has_dicom_content(path: Path) -> bool:
-    """Whether a file is DICOM whatever it is called; false where it cannot be read."""
+    """Whether a file is DICOM, under any name; false where it cannot be read."""
     try:
         with path.open("rb") as file:
             return dicom.is_dicom(file.read(132))

@@ -80,7 +80,7 @@ def decode(data: bytes, window: tuple[float, float] | None = None, frames: Frame
         return _decode(data, window, frames)
     except BadImage:
         raise
-    except Exception as error:  # whatever a hostile file provokes in parser and decoder is this file's fault
+    except Exception as error:  # a hostile file may provoke any error in parser and decoder
         reason = (str(error) or type(error).__name__).splitlines()[-1].strip()
         raise BadImage(f"DICOM is damaged or not supported: {reason}") from error
 

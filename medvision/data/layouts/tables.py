@@ -57,7 +57,7 @@ def manifest(root: str | Path, class_names: Sequence[str] | None = None) -> Imag
         "no image": blank["image"],
         "no label": blank["label"],
         f"a split that is none of {', '.join(sorted(set(SPLIT_NAMES.values())))}": split.isna(),
-        "an image that has another label elsewhere": contradictory,
+        "an image that has another label in another row": contradictory,
         "an image that has several rows": several & ~contradictory,
         "a file that does not exist": ~_exists(path.parent, frame["image"]) & ~blank["image"],
     }

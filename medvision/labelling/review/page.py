@@ -53,7 +53,7 @@ def write_review(
         class_names: K names.
         settings: of the model, as `medvision.data.decode.decode` takes them.
         title: of the images.
-        written: date, versions and whatever else belongs at the foot.
+        written: date and versions, for the foot.
         key: of the job, under which the browser keeps what was decided.
         limit: images to show at most, those that need a human most.
         draw_maps: see `DrawMaps`; None where the model has no maps.
@@ -156,14 +156,14 @@ def _draw(
         try:
             images[row] = decode(record["image"], **settings)
         except BadImage:
-            continue  # changed since it was judged; the thumbnail is black as well
+            continue  # changed since it was labelled; the thumbnail is black as well
     return draw_maps(images, np.array([places[record["label"]] for record in records], np.intp))
 
 
 def _pictures(path: str, settings: Mapping[str, Any], side: int) -> tuple[str, str]:
     """A thumbnail of a file and, if `side` is larger, a picture of that side; black where the file has gone since."""
     try:
-        # Whatever the model takes, a reader sees the whole image, in its colours.
+        # A reader sees the whole image in its colours, at any size and channels of the model.
         pixels = decode(path, **{**settings, "size": (side, side), "channels": 3, "resize": "letterbox"})
     except BadImage:
         pixels = np.zeros((3, _THUMBNAIL, _THUMBNAIL), np.uint8)
