@@ -13,6 +13,9 @@ RECIPES := mnist_fast cifar_fast cifar_fast_wide
 # The first of these that is Python 3.11 or newer creates the environment; `make PYTHON=/path/to/python` names another.
 PYTHON = python3 python3.13 python3.12 python3.11
 
+# Each with one thread.
+WORKERS := 2
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install train test check format bench bench-keras bench-recipes constraints clean
@@ -26,8 +29,8 @@ train: ARGS ?= experiment=digits_cnn
 train: $(STAMP) ## train on the digits, or on what ARGS="experiment=mnist_cnn seed=1" says
 	@$(BIN)/python -m medvision.train $(ARGS)
 
-test: $(STAMP) ## run all tests, or what ARGS='-m "not slow"' says
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run all tests, or what ARGS='-m "not slow"' selects, in WORKERS=2 processes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(STAMP) ## lint, formatting, types, spelling, import rules
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ class Task:
 
     What depends on the kind stands in one function a room that says `match task.kind`, and nothing else asks:
 
-    - `data.layouts.labels.read_labels`: targets from a column,
+    - `data.layouts.tables.manifest`: targets from a column,
     - `training.losses.task_loss`: the loss,
     - `training.epoch_metrics.task_metrics`: the metrics of an epoch,
     - `metrics.predictions.activation`: logits to probabilities,

@@ -18,8 +18,8 @@ from medvision.config import targets
 from medvision.config.conf import CONF_DIR, options
 from medvision.errors import ConfigError, Interrupted, UserError
 
-# In the order of use.
-COMMANDS = ("prepare", "audit", "train", "evaluate", "compare", "tune", "predict", "export")
+# A command is a module of the package with a root file of its name in conf/.
+COMMANDS = tuple(sorted(file.stem for file in CONF_DIR.glob("*.yaml")))
 
 
 def main() -> NoReturn:

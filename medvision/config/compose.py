@@ -63,7 +63,8 @@ def compose(
                 )
         shadowed = _shadowed(config_name, conf)
         others = [one for one in typed if one.key_or_group not in shadowed]
-        cfg = hydra.compose(config_name, search_path + opened(others), return_hydra_config=True)
+        lines = [*search_path, "hydra/launcher=process", *opened(others)]
+        cfg = hydra.compose(config_name, lines, return_hydra_config=True)
         for value in typed:
             if value.key_or_group in shadowed:
                 OmegaConf.update(cfg, value.key_or_group, value.value())

@@ -17,7 +17,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
 from medvision.config import renames
+from medvision.config.conf import options
 from medvision.errors import ConfigError
 
 _OPTIMIZERS = (
@@ -39,24 +42,8 @@ _ESTIMATORS = (
     *("sklearn.svm.SVC", "sklearn.tree.DecisionTreeClassifier"),
 )
 
-# What each place of a config may name; [] stands for any place of a list.
-SLOTS: Mapping[str, tuple[str, ...]] = {
-    "data.source": (
-        *(
-            f"medvision.data.layouts.arrays.{name}"
-            for name in ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
-        ),
-        "medvision.data.layouts.folders.image_folder",
-        "medvision.data.layouts.medmnist.medmnist",
-        "medvision.data.layouts.tables.manifest",
-    ),
-    "model": (
-        "medvision.models.classical.classical",
-        "medvision.models.fast_cnn.fast_cnn",
-        "medvision.models.pretrained.pretrained",
-        "medvision.models.small_cnn.small_cnn",
-        "medvision.models.small_resnet.small_resnet",
-    ),
+# What each place of a config may name; [] stands for any place of a list. `slots` adds layouts and models.
+_SLOTS: Mapping[str, tuple[str, ...]] = {
     "model.estimator": _ESTIMATORS,
     "model.features": tuple(f"medvision.models.features.{name}" for name in ("Embedding", "HOG", "Pixels")),
     "augmentation": (
@@ -78,13 +65,28 @@ SLOTS: Mapping[str, tuple[str, ...]] = {
 PARTIAL = ("optimizer", "scheduler")
 
 
+@functools.cache
+def slots() -> Mapping[str, tuple[str, ...]]:
+    """The names that each slot accepts; layouts and models of the package are those that its conf/ names."""
+    nodes = {
+        "data.source": [_read(file).get("source", {}) for file in options("data").values()],
+        "model": [_read(file) for file in options("model").values()],
+    }
+    shipped = {slot: tuple(sorted({node["_target_"] for node in found})) for slot, found in nodes.items()}
+    return shipped | _SLOTS
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
 def resolve(path: str, slot: str) -> Any:
     """The function or class that a dotted path names.
 
     Args:
         path: such as "torch.optim.Adam". The environment variable `MEDVISION_ALLOW` (comma-separated packages) adds
             packages whose functions and classes may be named everywhere; a config cannot.
-        slot: a key of `SLOTS`.
+        slot: a key of `slots()`.
 
     Raises:
         ConfigError: if the path is not allowed there, or if there is no such function or class.
@@ -95,7 +97,7 @@ def resolve(path: str, slot: str) -> Any:
         raise ConfigError(f"_target_: {path} is not a function or a class.")
     # An allowed package may import others: `mylab.os.system` begins with an allowed name, its module does not.
     home = str(getattr(found, "__module__", None))
-    if path not in SLOTS[slot] and not _is_within(home, _extra()):
+    if path not in slots()[slot] and not _is_within(home, _extra()):
         raise ConfigError(f"_target_: {path} comes from {home}, which is not allowed.\n{_remedy(slot)}")
     return found
 
@@ -133,7 +135,7 @@ def build(node: Mapping[str, Any], slot: str, **kwargs: Any) -> Any:
 
     Args:
         node: a config node.
-        slot: a key of `SLOTS`; one of `PARTIAL` gives a `functools.partial` instead of the result.
+        slot: a key of `slots()`; one of `PARTIAL` gives a `functools.partial` instead of the result.
         kwargs: arguments that only the program knows, such as `num_classes`; they win over the node's.
 
     Raises:
@@ -174,7 +176,7 @@ def slot_of(path: str) -> str:
     nested = "augmentation.transforms[].transforms[]"
     if slot.startswith(nested):
         slot = nested if set(slot.removeprefix(nested).split(".")) <= {"", "transforms[]"} else slot
-    if slot not in SLOTS:
+    if slot not in slots():
         raise ConfigError(f"{path}: no _target_ belongs here.")
     return slot
 
@@ -187,7 +189,7 @@ def check_path(path: object, slot: str) -> None:
     """
     if isinstance(path, str) and path in renames.REMOVED:
         raise ConfigError(f"_target_: {path} {renames.REMOVED[path]}")
-    if not isinstance(path, str) or not (path in SLOTS[slot] or _is_within(path, _extra())):
+    if not isinstance(path, str) or not (path in slots()[slot] or _is_within(path, _extra())):
         raise ConfigError(f"_target_: {path} is not allowed.\n{_remedy(slot)}")
 
 
@@ -291,7 +293,7 @@ def _is_within(path: str, packages: Iterable[str]) -> bool:
 
 
 def _remedy(slot: str) -> str:
-    return f"Expected for {slot}: {', '.join(SLOTS[slot])}; MEDVISION_ALLOW=PACKAGE adds a package of your own."
+    return f"Expected for {slot}: {', '.join(slots()[slot])}; MEDVISION_ALLOW=PACKAGE adds a package of your own."
 
 
 def _locate(path: str) -> Any:

@@ -48,7 +48,7 @@ class Network(nn.Module):
         embed_dim: int,
         num_classes: int,
         in_channels: int,
-        cam_layer: nn.Module | None,
+        cam_layer: nn.Module | None = None,
         freeze_backbone: bool = False,
     ) -> None:
         super().__init__()

@@ -165,9 +165,9 @@ def _write_profile(directory: RunDirectory, console: Console) -> None:
 def _for_tracker(estimates: dict[Key, Estimate]) -> dict[str, float]:
     """The headline numbers, each with the bounds of its interval."""
     return {
-        f"{title}/{key.metric}{suffix}": value
-        for title, found in headline(estimates).items()
+        "/".join(filter(None, (key.split, key.section, key.metric, bound))): value
+        for found in headline(estimates).values()
         for key, estimate in found.items()
-        for suffix, value in (("", estimate.value), ("/low", estimate.low), ("/high", estimate.high))
+        for bound, value in (("", estimate.value), ("low", estimate.low), ("high", estimate.high))
         if value is not None
     }

@@ -177,7 +177,7 @@ def test_evil_targets_do_not_run(experiment, tmp_path, target, place):
         node = {key: node}
     found = experiment(OmegaConf.to_yaml(OmegaConf.create(node)))
     text = message("experiment=mine", **found)
-    allowed_nowhere = place not in targets.SLOTS
+    allowed_nowhere = place not in targets.slots()
     assert text.startswith(f"{place}:" if allowed_nowhere else f"{place}._target_: {target} is not allowed")
     assert not marker.exists()
 

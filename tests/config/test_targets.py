@@ -39,14 +39,14 @@ def test_resolves_what_is_allowed(lab):
 
 
 def test_every_name_of_every_slot_is_there():
-    for slot, names in targets.SLOTS.items():
+    for slot, names in targets.slots().items():
         for name in names:
             assert callable(targets.resolve(name, slot)), name
 
 
 def test_a_name_belongs_to_its_slot_only():
-    for slot, names in targets.SLOTS.items():
-        others = set().union(*targets.SLOTS.values()) - set(names)
+    for slot, names in targets.slots().items():
+        others = set().union(*targets.slots().values()) - set(names)
         for name in others:
             with pytest.raises(ConfigError, match="is not allowed"):
                 targets.resolve(name, slot)

@@ -41,7 +41,7 @@ def planted(tmp_path_factory):
         run = fit(
             compose(*SETTINGS, f"data.root={folder / 'images'}", "trainer.max_epochs=20", f"out={folder / 'run'}")
         )
-    return folder, truths, run.directory
+    return folder, truths, run.path
 
 
 @pytest.fixture

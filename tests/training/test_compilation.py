@@ -41,12 +41,11 @@ def test_nothing_is_left_behind_when_there_is_no_compiler(train, monkeypatch, tm
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # of torch's compiler about itself
-def test_a_compiled_run_learns_what_an_eager_one_learns_and_says_what_it_cost(train, tmp_path):
+def test_a_compiled_run_learns_what_an_eager_one_learns(train, tmp_path):
     settings = ["experiment=digits_cnn", "trainer.max_epochs=2", "evaluation.robustness=false", "ema.decay=0.5"]
     logits = []
     for compiled in ("false", "true"):
         ending = train(*settings, f"compile={compiled}", f"out={tmp_path / compiled}")
         assert ending.code == 0, ending.err
-        assert ("compiling cost" in (tmp_path / compiled / "train.log").read_text()) == (compiled == "true")
         logits.append(Predictions.load(tmp_path / compiled / "predictions" / "test.npz").logits)
     np.testing.assert_allclose(*logits, rtol=0.05, atol=0.05)

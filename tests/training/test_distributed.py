@@ -56,5 +56,5 @@ def test_a_signal_stops_both_processes_and_the_run_goes_on(start, tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
-    assert "Go on with" in output
+    assert "medvision train resume=" in output
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"

@@ -116,7 +116,7 @@ def test_every_bad_row_is_listed(write):
         "no image: 9 (empty)",
         "no label: 4-5 (images/b.png)",
         "a split that is none of calibration, test, train, val: 6 (images/c.png)",
-        "another label elsewhere: 4-5, 7-8 (images/b.png)",
+        "another label in another row: 4-5, 7-8 (images/b.png)",
         "several rows: 10-11 (images/é 1.png)",
         "does not exist: 3, 12 (images/missing.png)",
     ):
