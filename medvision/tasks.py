@@ -18,7 +18,7 @@ class Task:
 
     - `data.layouts.tables.manifest`: targets from a column,
     - `training.losses.task_loss`: the loss,
-    - `training.epoch_metrics.task_metrics`: the metrics of an epoch,
+    - `training.classifier.task_metrics`: the metrics of an epoch,
     - `metrics.predictions.activation`: logits to probabilities,
     - `metrics.definitions.metrics_of`: the metrics of a report,
     - `inference.triage.decide`: label, status and reason,

@@ -73,7 +73,7 @@ def slots() -> Mapping[str, tuple[str, ...]]:
         "model": [_read(file) for file in options("model").values()],
     }
     shipped = {slot: tuple(sorted({node["_target_"] for node in found})) for slot, found in nodes.items()}
-    return shipped | _SLOTS
+    return {**shipped, **_SLOTS}
 
 
 def _read(file: Path) -> dict[str, Any]:
