@@ -18,7 +18,7 @@ WORKERS := 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install train test check format bench bench-keras bench-recipes constraints clean
+.PHONY: help install train test check format docs bench bench-keras bench-recipes constraints clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ check: $(STAMP) ## lint, formatting, types, spelling, import rules
 format: $(STAMP) ## format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(STAMP) ## build the manual as a site in build/docs, warnings as errors
+	@$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	@echo build/docs/index.html
 
 bench: $(STAMP) ## run the benchmarks in experiments/speed, on a machine that does nothing else
 	@for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python -W ignore "$$script" || exit 1; done

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from medvision.inference.load import load
     from medvision.pipeline.fit import fit
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["compose", "explain", "fit", "load"]
 
 # Hydra and torch load with the first name that needs them, not with `import medvision`.

@@ -1,5 +1,6 @@
-"""The README does what it says: its commands are run on one batch, its Python as it stands."""
+"""README and manual do what they say: their commands are run on one batch, their Python as it stands."""
 
+import ast
 import json
 import os
 import re
@@ -12,9 +13,17 @@ import cv2
 import numpy as np
 import pytest
 
+from medvision.cli.entry import COMMANDS
+
 REPOSITORY = Path(__file__).parents[1]
-README = (REPOSITORY / "README.md").read_text()
-FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+README = REPOSITORY / "README.md"
+# docs/extending.md has a test of its own, test_extending.py.
+PAGES = [README, *(page for page in sorted((REPOSITORY / "docs").glob("*.md")) if page.stem != "extending")]
+FENCES = [
+    fence
+    for page in PAGES
+    for fence in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+]
 DATA = Path(os.environ.get("MEDVISION_DATA", "data")).absolute()
 ONE_BATCH = [
     "trainer.max_epochs=1",
@@ -33,19 +42,27 @@ def commands(text: str) -> list[str]:
     return [line.removeprefix("$ ") for line in lines if line.strip() and not line.startswith("#")]
 
 
-SHELL = [command for language, text in FENCES if language in {"bash", "console"} for command in commands(text)]
-MEDVISION = [command for command in SHELL if "-m medvision." in command]
-PYTHON = [text for language, text in FENCES if language == "python"]
-# Links within the repository, and the first column of the table that describes it.
-PATHS = re.findall(r"\]\((?!http)([^)]+)\)", README) + re.findall(
-    r"^\| `((?:\w+/)+[\w.]*)` \|", README.split("## The house")[1], re.M
-)
+# Each once: pages repeat what the README shows.
+SHELL = list(dict.fromkeys(c for language, text in FENCES if language == "bash" for c in commands(text)))
+MEDVISION = [command for command in SHELL if command.startswith("medvision ")]
+PYTHON = list(dict.fromkeys(text for language, text in FENCES if language == "python"))
+LINKS = [
+    (page.relative_to(REPOSITORY).as_posix(), link)
+    for page in [*PAGES, REPOSITORY / "docs" / "extending.md", REPOSITORY / "CONTRIBUTING.md"]
+    for link in re.findall(r"\]\((?!http)([^()#\s]+)\)", page.read_text(encoding="utf-8"))
+]
+ARCHITECTURE = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+MODULES = {
+    file.relative_to(REPOSITORY / "medvision").as_posix(): ast.get_docstring(ast.parse(file.read_text("utf-8")))
+    for file in sorted((REPOSITORY / "medvision").rglob("*.py"))
+}
 
 
 def test_the_readme_shows_commands_and_python():
-    assert {language for language, _ in FENCES} <= {"bash", "console", "python"}
+    assert {language for language, _ in FENCES} <= {"bash", "python", "{toctree}"}
     assert SHELL[:2] == ["make train", "make test"]
-    assert len(MEDVISION) >= 3
+    assert len(MEDVISION) >= 20
+    assert len(README.read_text().splitlines()) <= 125
     assert PYTHON
 
 
@@ -54,16 +71,35 @@ def test_every_command_names_what_exists(command):
     program, *arguments = shlex.split(command, comments=True)
     if program == "make":
         assert re.search(rf"^{arguments[0]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
-    elif program == "python":
-        assert arguments[0] == "-m"
-        assert (REPOSITORY / arguments[1].replace(".", "/")).with_suffix(".py").is_file()
+    elif program == "medvision":
+        assert arguments[0] in (*COMMANDS, "--help")
     else:
         assert (program, arguments) == ("source", [".venv/bin/activate"])
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_every_path_exists(path):
-    assert (REPOSITORY / path).exists()
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_every_link_leads_to_a_file(page, link):
+    assert ((REPOSITORY / page).parent / link).exists()
+
+
+def test_every_module_stands_in_the_architecture_with_its_first_line():
+    shown = dict(re.findall(r"^\| `([\w/]+\.py)` \| (.*) \|$", ARCHITECTURE, re.MULTILINE))
+    rooms = {name: text for name, text in MODULES.items() if not name.endswith("/__init__.py")}
+    assert shown == {name: text.splitlines()[0] for name, text in rooms.items()}
+
+
+def test_the_journey_of_an_image_names_what_exists():
+    journey = ARCHITECTURE.split("## The journey of an image")[1].split("\n## ")[0]
+    steps = re.findall(r"^\d+\. (.*)$", journey, re.MULTILINE)
+    assert 15 < len(steps) <= 25
+    for step in steps:
+        files = re.findall(r"`([\w/]+\.py)`", step)
+        assert files, step
+        text = "".join(
+            (REPOSITORY / "medvision" / file.removeprefix("medvision/")).read_text("utf-8") for file in files
+        )
+        for name in re.findall(r"`(\w+)`", step.partition(": ")[2]):
+            assert re.search(rf"\b{name}\b", text), f"{name} is not in {files}"
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +109,7 @@ def runs(tmp_path_factory):
     make_table(folder / "cases.csv")
     data = ["data=manifest", f"data.root={folder / 'cases.csv'}", "data.image_size=32", "data.val_fraction=0.3"]
     for seed in (0, 1):
-        python(["-m", "medvision.train", *data, *ONE_BATCH, f"seed={seed}", f"out=run{seed}"], folder)
+        medvision(["train", *data, *ONE_BATCH, f"seed={seed}", f"out=run{seed}"], folder)
     return folder / "run0", folder / "run1"
 
 
@@ -88,23 +124,23 @@ def test_every_medvision_command_runs(command, tmp_path, runs):
             make = {".csv": make_table, ".npz": make_npz}.get(Path(place).suffix, make_images)
             make(tmp_path / place)
     if "--help" in arguments:
-        assert "experiment" in python(arguments, tmp_path)
+        assert "experiment" in medvision(arguments, tmp_path)
         assert list(tmp_path.iterdir()) == []
         return
     if "resume=auto" in arguments:
-        python([argument for argument in arguments if argument != "resume=auto"] + ONE_BATCH, tmp_path)
+        medvision([argument for argument in arguments if argument != "resume=auto"] + ONE_BATCH, tmp_path)
         interrupt(tmp_path)
     arguments = [one.replace("OTHER_RUN", str(runs[1])).replace("RUN", str(runs[0])) for one in arguments]
-    if "experiment=digits_cnn" in arguments and {"medvision.compare", "medvision.tune"} & set(arguments):
+    if "experiment=digits_cnn" in arguments and arguments[0] in ("compare", "tune"):
         arguments += ONE_BATCH
-    if "medvision.train" not in arguments:
+    if arguments[0] != "train":
         # The made images are dark or bright by class, which the audit calls a shortcut.
-        python(arguments, tmp_path, code=3 if "medvision.audit" in arguments else 0)
+        medvision(arguments, tmp_path, code=3 if arguments[0] == "audit" else 0)
         return
     # The made images are of 32 pixels; enlarged to the default, their evaluation takes minutes.
     small = ["data.image_size=32"] if any(key in one for one in arguments for key in FILES) else []
-    python(arguments + ONE_BATCH + small, tmp_path)
-    jobs = np.prod([argument.count(",") + 1 for argument in arguments]) if "-m" in arguments[2:] else 1
+    medvision(arguments + ONE_BATCH + small, tmp_path)
+    jobs = np.prod([argument.count(",") + 1 for argument in arguments]) if "-m" in arguments else 1
     assert statuses(tmp_path) == ["finished"] * jobs
 
 
@@ -152,6 +188,10 @@ def make_npz(path: Path) -> None:
     counts = {"train": 80, "val": 20, "test": 20}
     images = {f"{split}_images": rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for split, n in counts.items()}
     np.savez(path, **images, **{f"{split}_labels": np.arange(n)[:, None] % 2 for split, n in counts.items()})
+
+
+def medvision(arguments: list[str], folder: Path, code: int = 0) -> str:
+    return python(["-m", "medvision", *arguments], folder, code)
 
 
 def python(arguments: list[str], folder: Path, code: int = 0) -> str:

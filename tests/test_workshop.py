@@ -23,6 +23,7 @@ TARGETS = [
     "test",
     "check",
     "format",
+    "docs",
     "bench",
     "bench-keras",
     "bench-recipes",
@@ -180,7 +181,7 @@ def test_ci_runs_what_a_user_runs():
     assert os.access(script, os.X_OK)
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
     commands = [line.split()[:2] for line in script.read_text().splitlines() if line.startswith("make ")]
-    assert commands == [["make", "install"], ["make", "check"], ["make", "test"]]
+    assert commands == [["make", "install"], ["make", "check"], ["make", "docs"], ["make", "test"]]
 
 
 @pytest.mark.skipif(not (REPOSITORY / ".git").exists() or not shutil.which("git"), reason="not a git checkout")

@@ -1,6 +1,6 @@
 """The table and the picture of all benchmarks, made of the JSON in results/ and of nothing else.
 
-Writes table.md and speed.png, and the table between the two markers in the README here and in the repository's. The
+Writes table.md and speed.png, and the table between the two markers in the README here and in docs/benchmarks.md. The
 latter shows what a goal was set for.
 
     python experiments/speed/summary.py
@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=HERE, help="folder of table.md and speed.png")
-    readmes = (HERE / "README.md", HERE.parents[1] / "README.md")
+    readmes = (HERE / "README.md", HERE.parents[1] / "docs" / "benchmarks.md")
     parser.add_argument(
-        "--readmes", type=Path, nargs=2, default=readmes, help="that of the benchmarks, and the main one"
+        "--readmes", type=Path, nargs=2, default=readmes, help="that of the benchmarks, and the page of the manual"
     )
     given = parser.parse_args(arguments)
     results = read(given.results)
