@@ -156,6 +156,14 @@ def _write_manifest(directory: Path, manifest: Mapping[str, Any]) -> None:
     (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
+_REQUIRED = {
+    "architecture": ("_target_", "num_classes", "in_channels", "image_size"),
+    "decode": ("size", "channels", "resize"),
+    "task": ("kind", "class_names"),
+    "files": (),
+}
+
+
 def read_manifest(directory: Path) -> dict[str, Any]:
     """bundle.json, with the keys of this version.
 
@@ -183,7 +191,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if version < 3:
         manifest["task"] = {"kind": "classes", "class_names": manifest.pop("class_names")}
         manifest["ood"] = manifest.pop("gate", None)
-    return manifest | {name: updated(manifest[name]) for name in ("architecture", "embedding") if name in manifest}
+    manifest |= {name: updated(manifest[name]) for name in ("architecture", "embedding") if name in manifest}
+    for part, keys in _REQUIRED.items():
+        node = manifest.get(part)
+        missing = [part] if not isinstance(node, Mapping) else [f"{part}.{key}" for key in keys if key not in node]
+        if missing:
+            raise BundleError(f"{path} lacks {', '.join(missing)}. Do not use this bundle.")
+    return manifest
 
 
 def _read_files(directory: Path, hashes: Mapping[str, str]) -> dict[str, bytes]:

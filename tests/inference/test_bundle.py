@@ -295,7 +295,7 @@ def test_an_evil_target_is_refused_and_does_nothing(bundle, tmp_path, target):
     before = contents(bundle).keys()
 
     for architecture in (
-        nested | {"image_size": [12, 16]},
+        nested | {"num_classes": 3, "in_channels": 1, "image_size": [12, 16]},
         manifest["architecture"] | {"hidden": nested},
         manifest["architecture"] | {"channels": [4, {"deep": [nested]}]},
     ):
@@ -305,6 +305,21 @@ def test_an_evil_target_is_refused_and_does_nothing(bundle, tmp_path, target):
 
     assert contents(bundle).keys() == before
     assert not witness.exists()
+
+
+@pytest.mark.parametrize("key", ["_target_", "num_classes", "in_channels", "image_size"])
+def test_an_incomplete_architecture_is_refused(bundle, key):
+    manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
+    rewrite(bundle, architecture={name: one for name, one in manifest["architecture"].items() if name != key})
+    with pytest.raises(BundleError, match=key):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("part", ["architecture", "decode", "task", "files"])
+def test_a_manifest_without_one_of_its_parts_is_refused(bundle, part):
+    rewrite(bundle, **{part: None})
+    with pytest.raises(BundleError, match=part):
+        load_bundle(bundle)
 
 
 def test_weights_of_a_path_are_not_opened(bundle, tmp_path):

@@ -135,8 +135,16 @@ def test_more_images_than_a_page_takes_make_more_pages(make_page, monkeypatch):
 
 def test_a_file_that_has_gone_is_black(make_page, tmp_path):
     make_page()
-    (tmp_path / "in" / "00001.png").unlink()
-    assert review_page._pictures(str(tmp_path / "in" / "00001.png"), {"size": (8, 8), "channels": 1}, 320)[0]
+    file = tmp_path / "in" / "00001.png"
+
+    def brightest() -> int:
+        thumbnail, _ = review_page._pictures(str(file), {"size": (8, 8), "channels": 1}, 320)
+        encoded = np.frombuffer(base64.b64decode(thumbnail.rpartition(",")[2]), np.uint8)
+        return int(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE).max())
+
+    assert brightest() > 50
+    file.unlink()
+    assert brightest() < 5
 
 
 # --- in a browser
