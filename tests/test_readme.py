@@ -124,7 +124,7 @@ def test_every_medvision_command_runs(command, tmp_path, runs):
             make = {".csv": make_table, ".npz": make_npz}.get(Path(place).suffix, make_images)
             make(tmp_path / place)
     if "--help" in arguments:
-        assert "experiment" in medvision(arguments, tmp_path)
+        assert ("experiment" if "train" in arguments else "evaluate") in medvision(arguments, tmp_path)
         assert list(tmp_path.iterdir()) == []
         return
     if "resume=auto" in arguments:

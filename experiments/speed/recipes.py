@@ -106,7 +106,7 @@ def run(recipe: Recipe, seed: int, changes: Sequence[str]) -> tuple[float, float
         seconds = time.perf_counter() - start
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-        score = json.loads((out / "metrics.json").read_text())["test/accuracy"]["value"]
+        score = json.loads((out / "metrics.json").read_text())["test"]["overall"]["accuracy"]["value"]
     print(f"seed {seed}: {100 * score:.2f} %, {seconds:.0f} s", flush=True)
     return 100 * score, seconds
 

@@ -42,7 +42,8 @@ if seed == "9" and not pathlib.Path("go").exists():  # wait to be stopped
         end("interrupted", 143)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    pathlib.Path("ready").touch()
+    with open("ready", "a") as file:
+        file.write("job\\n")
     time.sleep(60)
 end("finished", 0)
 """
@@ -212,7 +213,9 @@ def test_jobs_run_fail_and_are_found_again(folder, slurm, way):
 def test_a_signal_stops_all(start, folder, slurm, way):
     command = (f"hydra/launcher=submitit_{way}", "seed=9", "monitor=val/loss,val/auroc")
     process = start(*command)
-    wait_for(Path("ready").exists)
+    # Slurm runs both jobs at once, the local launcher one after the other.
+    at_once = 1 if way == "local" else 2
+    wait_for(lambda: Path("ready").exists() and len(Path("ready").read_text().split()) == at_once)
     time.sleep(0.2)
     os.killpg(process.pid, 2)  # as the terminal does: the processes of submitit are in the group too
     assert process.wait(60) == 130
