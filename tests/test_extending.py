@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import cv2
 import numpy as np
@@ -58,7 +59,7 @@ def write(file: Path, text: str, *, within: bool) -> None:
     if within:
         content = file.read_text()
         assert content.count("_RECORDS = (\n") == 1
-        file.write_text(content.replace("_RECORDS = (\n", "_RECORDS = (\n" + text))
+        file.write_text(content.replace("_RECORDS = (\n", "_RECORDS = (\n" + indent(text.rstrip() + ",\n", "    ")))
     else:
         assert not file.exists()
         file.parent.mkdir(parents=True, exist_ok=True)

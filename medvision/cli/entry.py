@@ -75,9 +75,9 @@ def _run(name: str, task: Callable[[DictConfig], object], argv: list[str], conf:
     try:
         arguments, unknown = parser.parse_known_intermixed_args(argv)
     except argparse.ArgumentError as error:
-        raise ConfigError(f"{error}.\nSee medvision {name} --help.") from None
+        raise ConfigError(f"{error}.\nSee --help.") from None
     if unknown:
-        raise ConfigError(f"{unknown[0]} is not an option.\nSee medvision {name} --help.")
+        raise ConfigError(f"{unknown[0]} is not an option.\nSee --help.")
     if arguments.help:
         _help(name, parser, conf)
         return 0
@@ -85,6 +85,8 @@ def _run(name: str, task: Callable[[DictConfig], object], argv: list[str], conf:
         Console(highlight=False).print(f"medvision {medvision.__version__}")
         return 0
     if arguments.multirun:
+        if conf != CONF_DIR:
+            raise ConfigError(f"-m is for the commands of medvision; {name} is a command of another package.")
         from medvision.sweeps.multirun import multirun
 
         return multirun(name, arguments.overrides, arguments.config_dir)
@@ -131,7 +133,7 @@ def _help(name: str, parser: argparse.ArgumentParser, conf: Path) -> None:
     choices = {group: _choices(options(group), default) for group, default in groups.items()}
     if choices:
         _section(console, "Groups", "group=OPTION; the default is bold", choices)
-    keys = {"key=VALUE": Text(f"any value that --cfg job shows, such as data.image_size=64; comments in {CONF_DIR}")}
+    keys = {"key=VALUE": Text(f"any value that --cfg job shows, such as data.image_size=64; comments in {conf}")}
     flags = {", ".join(one.option_strings): Text(one.help or "") for one in parser._actions if one.option_strings}
     _section(console, "Values and options", "", keys | flags)
 

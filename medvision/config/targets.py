@@ -111,7 +111,7 @@ def resolve_object(path: str, expected: type) -> Any:
     if not _is_within(path, _extra()):
         raise ConfigError(
             f"{path} is not allowed: the environment variable MEDVISION_ALLOW must name its package.\n"
-            f"MEDVISION_ALLOW={path.partition('.')[0]} medvision train ..."
+            f"Set MEDVISION_ALLOW={path.partition('.')[0]} and start again."
         )
     found = _locate(path)
     if not isinstance(found, expected):
