@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -104,12 +104,13 @@ def _evidence(cfg: DictConfig, bundle: Path, predictor: "Predictor") -> "Evidenc
 
 def _run_images(bundle: Path) -> "Evidence":
     """Test images of a run to compare on, training images to calibrate with, validation images to measure on."""
+    from medvision.config.compose import stored
     from medvision.inference.bundle import read_manifest
     from medvision.inference.evidence import N_CALIBRATION, N_COMPARED, N_HELD_OUT, Evidence, spread
     from medvision.pipeline.prepare import read_data
     from medvision.runs.saved_run import SavedRun
 
-    data = read_data(OmegaConf.create({"data": SavedRun.open(bundle.parent).config["data"]}))
+    data = read_data(stored(SavedRun.open(bundle.parent).config))
     same = data.fingerprint() == read_manifest(bundle)["fingerprint"]
     sizes = {"test": N_COMPARED, "train": N_CALIBRATION, "val": N_HELD_OUT}
     rows = {split: np.flatnonzero(data.table.splits == split) for split in sizes}

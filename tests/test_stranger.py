@@ -1,6 +1,5 @@
 """A run directory or bundle from a stranger: what its files name does not run, and no file of the user changes."""
 
-import hashlib
 import json
 import shutil
 import sys
@@ -53,7 +52,6 @@ PLACES = (
     *("model", "optimizer", "scheduler", "loss", "augmentation", "trainer", "logger", "data.source"),
     *("model.channels", "augmentation.rotation", "optimizer.betas", "data.root", "early_stopping", "run"),
 )
-NOT_YET = (("trainer", "evaluate"), ("trainer", "audit"))
 COMMANDS = {
     "train": ("resume=RUN",),
     "evaluate": ("run=RUN",),
@@ -88,14 +86,6 @@ def put(config: dict, place: str, node: object) -> None:
     config[key] = node
 
 
-def rewrite(bundle: Path, **changes: object) -> None:
-    """Edit bundle.json as somebody would who knows how to make it consistent again."""
-    file = bundle / "bundle.json"
-    manifest = {key: value for key, value in json.loads(file.read_text()).items() if key != "sha256"} | changes
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-    file.write_text(json.dumps(manifest | {"sha256": digest}))
-
-
 def run(command: str, arguments: list[str], monkeypatch) -> int:
     module = import_module(f"medvision.{command}")
     monkeypatch.setattr(sys, "argv", [f"medvision.{command}", *arguments])
@@ -105,7 +95,7 @@ def run(command: str, arguments: list[str], monkeypatch) -> int:
 
 
 @pytest.fixture
-def attack(trained, tmp_path, monkeypatch, capfd):
+def attack(trained, tmp_path, monkeypatch, capfd, rewrite):
     """Plant a payload at a place of a copy of the run and start a command; its exit code and its errors."""
     victim, stranger = tmp_path / "thesis.docx", tmp_path / "stranger"
     victim.write_bytes(b"three years of work")
@@ -146,8 +136,9 @@ def attack(trained, tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_a_run_to_resume_is_refused(attack, payload):
     for place in PLACES:
-        # A resumed run logs where the command line says.
-        assert attack("train", place, payload) == 2 or place == "logger", place
+        # Of a tracker that 0.1 stored, a name and nothing else is read, so that this one is TensorBoard's in the run.
+        known = (place, payload) == ("logger", "logger of the package elsewhere")
+        assert attack("train", place, payload) == (0 if known else 2), place
 
 
 @pytest.mark.slow
@@ -161,6 +152,4 @@ def test_a_bundle_is_refused(attack, payload):
 @pytest.mark.parametrize("command", ["evaluate", "audit", "export", "compare"])
 @pytest.mark.parametrize(("number", "place"), [*enumerate(PLACES)])
 def test_nothing_that_a_stored_configuration_names_runs(attack, command, number, place):
-    if (place, command) in NOT_YET:
-        pytest.skip("a stored configuration without trainer.precision ends with a traceback")
     attack(command, place, list(PAYLOADS)[number % len(PAYLOADS)])

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -51,7 +51,7 @@ def compose(
     Raises:
         ConfigError: if an override cannot be read, or the config cannot work; see `check`.
     """
-    with session(config_dir, conf) as search_path:
+    with session(config_dir, conf) as first:
         typed = [parsed(_renamed(line)) for line in overrides]
         for one in typed:
             if one.is_hydra_override():
@@ -63,8 +63,7 @@ def compose(
                 )
         shadowed = _shadowed(config_name, conf)
         others = [one for one in typed if one.key_or_group not in shadowed]
-        lines = [*search_path, "hydra/launcher=process", *opened(others)]
-        cfg = hydra.compose(config_name, lines, return_hydra_config=True)
+        cfg = hydra.compose(config_name, first + opened(others), return_hydra_config=True)
         for value in typed:
             if value.key_or_group in shadowed:
                 OmegaConf.update(cfg, value.key_or_group, value.value())
@@ -106,6 +105,20 @@ def check(cfg: DictConfig, config_name: str = "train", conf: Path = CONF_DIR) ->
     schema.check_values(values, chosen | reference)
 
 
+def stored(config: Mapping[str, Any]) -> DictConfig:
+    """The configuration of a run directory, checked like one that was just composed: it may come from a stranger.
+
+    Args:
+        config: as `SavedRun.config` returns it.
+
+    Raises:
+        ConfigError: see `check`.
+    """
+    cfg = OmegaConf.create(dict(config))
+    check(cfg)
+    return cfg
+
+
 def check_machinery(cfg: DictConfig) -> None:
     """Refuse everything that Hydra itself would run, except its own sweepers and our launchers.
 
@@ -130,7 +143,8 @@ def session(config_dir: str | Path | None = None, conf: Path = CONF_DIR) -> Iter
     """Hydra over `conf` within the block; a Hydra that the caller runs is left as it was.
 
     Yields:
-        The overrides that make `config_dir`, and conf/ for a command of another package, part of the search path.
+        The overrides that come first: the launcher of every command, which a later one replaces, and what makes
+        `config_dir`, and conf/ for a command of another package, part of the search path.
 
     Raises:
         ConfigError: in place of every error of Hydra, OmegaConf and YAML.
@@ -142,12 +156,12 @@ def session(config_dir: str | Path | None = None, conf: Path = CONF_DIR) -> Iter
             raise ConfigError(f"--config-dir {config_dir}: there is no such folder.")
         folders.insert(0, folder)
     quoted_paths = [quoted(f"file://{folder.as_posix()}") for folder in folders]
-    search_path = [f"hydra.searchpath=[{','.join(quoted_paths)}]"] if folders else []
+    first = ["hydra/launcher=process", *([f"hydra.searchpath=[{','.join(quoted_paths)}]"] if folders else [])]
     outer, version_base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(conf), job_name="medvision", version_base="1.3"):
-            yield search_path
+            yield first
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise _explained(error, config_dir) from error
     finally:
@@ -230,8 +244,8 @@ def _missing(node: Any, path: str = "") -> Iterator[str]:
 @functools.cache
 def _defaults(config_name: str, conf: Path) -> dict[str, Any]:
     """The root file as it comes, references unresolved."""
-    with session(conf=conf) as search_path:
-        return cast(dict[str, Any], OmegaConf.to_container(hydra.compose(config_name, search_path)))
+    with session(conf=conf) as first:
+        return cast(dict[str, Any], OmegaConf.to_container(hydra.compose(config_name, first)))
 
 
 def _choose(group: str, config_dir: str | Path | None = None) -> str:

@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from medvision.audits.checks import LABELS, Example, Finding
 from medvision.audits.data_audit import Audit
 from medvision.audits.label_errors import LabelErrors, divide, find_label_errors, import_cleanlab, out_of_fold
 from medvision.cli.stop_signal import StopSignal
+from medvision.config.compose import stored
 from medvision.data.datamodule import ImageDataModule
 from medvision.data.splits import inseparable
 from medvision.data.table import SPLITS
@@ -105,7 +106,7 @@ def open_reference(cfg: DictConfig) -> Reference | None:
     if not own and cfg.labels_folds is not None:
         raise ConfigError("labels_folds trains on the run's own images again: leave labels_folds or data=... out.")
     run = SavedRun.open(cfg.run).require_finished()
-    return Reference(run, OmegaConf.create(run.config), own)
+    return Reference(run, stored(run.config), own)
 
 
 def data_config(reference: Reference, cfg: DictConfig) -> DictConfig:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from medvision.cli.console import show_headline, show_report
 from medvision.cli.stop_signal import StopSignal
+from medvision.config.compose import stored
 from medvision.config.targets import load_metrics
 from medvision.errors import RunError
 from medvision.metrics.estimates import Estimates
@@ -57,7 +58,7 @@ def reevaluate(cfg: DictConfig, stop: StopSignal, console: Console) -> None:
 
 def with_evaluation(run: SavedRun, cfg: DictConfig) -> Any:
     """The config of a run, with what the command says of `evaluation`."""
-    trained = OmegaConf.create(run.config)
+    trained = stored(run.config)
     for name, value in cfg.evaluation.items():
         if value is not None:
             trained.evaluation[name] = value

@@ -75,13 +75,13 @@ def _collected(
     """The overrides of each job, how jobs are to be started, and the folder of the multirun."""
     _register()
     combinations = list[Sequence[str]]()
-    with session(config_dir) as search_path:
+    with session(config_dir) as first:
         typed = [parsed(line) for line in overrides]
         for one in typed:
             if one.key_or_group in ("out", "resume"):
                 raise ConfigError(f"{one.key_or_group} cannot be set with -m: each job has its own run directory.")
         fixed = opened(one for one in typed if not one.is_sweep_override())
-        cfg = hydra.compose(config_name, [*search_path, *fixed], return_hydra_config=True)
+        cfg = hydra.compose(config_name, [*first, *fixed], return_hydra_config=True)
         check_machinery(cfg)
         if cfg.hydra.sweeper.get("max_batch_size") is not None:
             raise ConfigError("hydra.sweeper.max_batch_size cannot be set: hydra.launcher.n_jobs says how many run.")
@@ -91,7 +91,7 @@ def _collected(
         # Hydra writes its notes before it looks at the jobs: they go where nobody finds them.
         with TemporaryDirectory() as scratch:
             own = [f"hydra.sweep.dir={quoted(scratch)}", f"++hydra.launcher._target_={_PLUGIN}"]
-            lines = [*search_path, *opened(typed), *own]
+            lines = [*first, *opened(typed), *own]
             machine.multirun(config_name, combinations.append, lines, with_log_configuration=False)
     return combinations, way, folder
 
