@@ -61,6 +61,8 @@ _SLOTS: Mapping[str, tuple[str, ...]] = {
     "logger": tuple(f"medvision.training.trackers.{name}" for name in ("mlflow", "tensorboard", "wandb")),
     "evaluation.metrics[]": (),
 }
+# Where the types are from that a list of a config can be.
+_LISTS = ("builtins", "collections.abc")
 # Slots whose node gives a function that the program calls, not its result.
 PARTIAL = ("optimizer", "scheduler")
 
@@ -352,7 +354,8 @@ def _fits(value: Any, expected: Any) -> bool:
         return _is_list(value) and len(value) == len(arguments) and all(map(_fits, value, arguments))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return isinstance(value, Mapping)
-    if isinstance(origin, type) and issubclass(origin, Iterable):
+    # Not a class of a library that can be iterated over, such as the tensor that an optimizer takes for its lr.
+    if isinstance(origin, type) and issubclass(origin, Iterable) and origin.__module__ in _LISTS:
         return _is_list(value) and all(_fits(one, arguments[0]) for one in value if arguments)
     return isinstance(origin, type) and isinstance(value, origin)
 

@@ -229,6 +229,8 @@ def test_check_node_leaves_keyword_arguments_to_the_target(lab):
         ("x", int | None, False),
         (1.5, float | torch.Tensor, True),
         ("x", float | torch.Tensor, False),
+        (["x"], float | torch.Tensor, False),
+        ([0.1, 0.2], float | torch.Tensor, False),
         ("a", Literal["a", "b"], True),
         ("c", Literal["a", "b"], False),
         (1, Literal[True], False),
@@ -260,6 +262,11 @@ def test_check_type(value, expected, fits):
 def test_check_type_shows_how_a_list_is_written():
     with pytest.raises(ConfigError, match=r"expected a list of text or null\. Write key=\[x\]\."):
         targets.check_type("key", "x", list[str] | None)
+
+
+def test_check_type_offers_no_list_where_none_fits():
+    with pytest.raises(ConfigError, match=r"expected a number\.$"):
+        targets.check_type("key", "x", float | torch.Tensor)
 
 
 def test_check_type_names_the_nearest_choice():
