@@ -17,7 +17,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from medvision.metrics.estimates import Key, evaluate
+from medvision.metrics.estimates import Key
+from medvision.metrics.evaluate import evaluate
 from medvision.metrics.predictions import Predictions
 from medvision.randomness import generator
 

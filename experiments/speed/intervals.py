@@ -17,7 +17,7 @@ from measuring import allowed, clocked, in_turns, parser, publish, read, speedup
 from sklearn.metrics import roc_auc_score
 
 from medvision.metrics.bootstrap import Resampling
-from medvision.metrics.estimates import evaluate
+from medvision.metrics.evaluate import evaluate
 from medvision.metrics.intervals import delong
 from medvision.metrics.predictions import Predictions
 from medvision.metrics.ranks import Ranking

@@ -20,7 +20,8 @@ from medvision.comparison.shared_resamples import score_all
 from medvision.errors import ConfigError
 from medvision.metrics.bootstrap import Resampling
 from medvision.metrics.definitions import compared
-from medvision.metrics.estimates import Estimate, Key, evaluate
+from medvision.metrics.estimates import Estimate, Key
+from medvision.metrics.evaluate import evaluate
 from medvision.metrics.predictions import Predictions
 
 

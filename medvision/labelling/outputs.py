@@ -27,7 +27,8 @@ from medvision.labelling.annotations import (
     write_selection,
 )
 from medvision.labelling.review.page import DrawMaps, write_review
-from medvision.metrics.estimates import evaluate, placed, to_json
+from medvision.metrics.estimates import placed, to_json
+from medvision.metrics.evaluate import evaluate
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from scipy.special import digamma
 
 from medvision.metrics.bootstrap import Resampling
 from medvision.metrics.definitions import METRICS
-from medvision.metrics.estimates import Estimate, Estimates, Key, why_unreliable
+from medvision.metrics.estimates import Estimate, Estimates, Key
+from medvision.metrics.evaluate import why_unreliable
 from medvision.metrics.intervals import from_resamples, wilson
 from medvision.metrics.predictions import Predictions
 from medvision.randomness import generator

@@ -18,7 +18,8 @@ from medvision.errors import ConfigError
 from medvision.metrics import influence
 from medvision.metrics.bootstrap import Resampling
 from medvision.metrics.definitions import METRICS
-from medvision.metrics.estimates import Estimate, Estimates, Key, why_unreliable
+from medvision.metrics.estimates import Estimate, Estimates, Key
+from medvision.metrics.evaluate import why_unreliable
 from medvision.metrics.influence import Influence
 from medvision.metrics.intervals import delong_macro, mean_of_wilsons, on_logit_scale, wilson
 from medvision.metrics.predictions import Predictions

@@ -12,7 +12,8 @@ from medvision.inference.predictor import Predictor
 from medvision.inference.robustness import robustness
 from medvision.inference.tta import VIEWS
 from medvision.metrics.conformal import evaluate_sets
-from medvision.metrics.estimates import Estimates, Key, evaluate, evaluate_calibration, placed
+from medvision.metrics.estimates import Estimates, Key, placed
+from medvision.metrics.evaluate import evaluate, evaluate_calibration
 from medvision.metrics.operating_point import apply
 from medvision.metrics.options import EvaluationOptions
 from medvision.metrics.predictions import Predictions, activation

@@ -15,7 +15,8 @@ from medvision.data.datamodule import ImageDataModule
 from medvision.data.mask import keep_border, mask_centre
 from medvision.data.table import ImageTable
 from medvision.inference.predictor import Predictor
-from medvision.metrics.estimates import Estimate, Estimates, Key, evaluate, placed
+from medvision.metrics.estimates import Estimate, Estimates, Key, placed
+from medvision.metrics.evaluate import evaluate
 from medvision.metrics.options import EvaluationOptions
 from medvision.metrics.predictions import Predictions
 from medvision.pipeline.evaluate import predict

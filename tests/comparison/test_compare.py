@@ -8,7 +8,8 @@ from medvision.comparison.compare import Candidate, compare
 from medvision.comparison.replicates import Replicate
 from medvision.errors import ConfigError, DataError
 from medvision.metrics.definitions import compared
-from medvision.metrics.estimates import Key, evaluate
+from medvision.metrics.estimates import Key
+from medvision.metrics.evaluate import evaluate
 from medvision.metrics.predictions import Predictions
 
 

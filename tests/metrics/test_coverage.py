@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medvision.metrics.estimates import evaluate
+from medvision.metrics.evaluate import evaluate
 from medvision.metrics.intervals import delong, wilson
 from medvision.metrics.predictions import Predictions
 

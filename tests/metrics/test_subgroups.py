@@ -6,7 +6,8 @@ import pytest
 from sklearn import metrics as sk
 
 from medvision.errors import ConfigError
-from medvision.metrics.estimates import Key, evaluate
+from medvision.metrics.estimates import Key
+from medvision.metrics.evaluate import evaluate
 from medvision.metrics.intervals import wilson
 from medvision.metrics.predictions import Predictions
 from medvision.metrics.subgroups import MIN_CASES, subgroups
