@@ -70,7 +70,7 @@ class Row:
         is_ensemble: whether it is the mean of a configuration's members.
         estimates: each metric with its interval, over cases and, with several seeds, over seeds.
         over_seeds: how much each metric varies between seeds; empty for fewer than two.
-        over_folds: likewise between folds.
+        over_folds: the same between folds.
         cost: of one run; of an ensemble, of its members together.
         runs: where they lie.
     """

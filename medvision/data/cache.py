@@ -84,8 +84,8 @@ def read(
         size: target height and width in pixels, or one number for both.
         channels: 1 for grey, 3 for RGB.
         resize: as in `medvision.data.decode.decode`.
-        window: likewise.
-        frames: likewise.
+        window: as in `decode`.
+        frames: as in `decode`.
         progress: called with the number of files done and N while files are decoded.
 
     Raises:

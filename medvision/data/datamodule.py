@@ -45,9 +45,9 @@ def read_pixels(
         table: N images.
         size: height and width in pixels, or one number for both; None keeps the size of a source that brings arrays.
         channels: 1 for grey, 3 for RGB; None keeps that of the arrays, and is 3 for files.
-        resize: as in `medvision.data.decode.decode`, like the next two.
-        window: likewise.
-        frames: likewise.
+        resize: as in `medvision.data.decode.decode`.
+        window: as in `decode`.
+        frames: as in `decode`.
 
     Returns:
         As `medvision.data.cache.read`; with arrays, one image for each of theirs.

@@ -137,7 +137,7 @@ class Predictor:
 
         Args:
             images: as for `predict_logits`.
-            batch_size: likewise.
+            batch_size: as for `predict_logits`.
 
         Raises:
             DataError: as `predict_logits`.

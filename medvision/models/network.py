@@ -73,7 +73,7 @@ class Network(nn.Module):
 
         Args:
             mean: (C,) channel means of the training images, in 0-255 units.
-            std: (C,) channel standard deviations, likewise.
+            std: (C,) channel standard deviations, in 0-255 units.
 
         Raises:
             ModelError: if a standard deviation is not above 0 or the number of channels is another.

@@ -78,7 +78,7 @@ def open_study(cfg: DictConfig, folder: Path, fingerprint: str) -> optuna.Study:
     place = str(folder.absolute())
     if known.get("folder", place) != place and Path(known["folder"]).is_dir():
         raise ConfigError(
-            f"The study {cfg.study} has its trials in {known['folder']}.\nGo on with it by out=that folder."
+            f"The study {cfg.study} has its trials in {known['folder']}.\nContinue it with out=that folder."
         )
     if "fingerprint" not in known:
         study.set_user_attr("fingerprint", fingerprint)

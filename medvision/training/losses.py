@@ -25,8 +25,8 @@ def task_loss(
         task: what is asked.
         class_counts: (K,) training images of each class.
         label_smoothing: see `ClassificationLoss`.
-        class_weights: likewise.
-        focal_gamma: likewise.
+        class_weights: see `ClassificationLoss`.
+        focal_gamma: see `ClassificationLoss`.
     """
     match task.kind:
         case "classes":

@@ -116,7 +116,7 @@ def build_trainer(
         gradient_clip_val: Largest norm of the gradient; None does not clip.
         deterministic: Refuse operations without a deterministic implementation; needed for bit-exact runs on a GPU.
         limit_train_batches: Batches an epoch, as a number or a share; for trying things out.
-        limit_val_batches: Likewise for validation.
+        limit_val_batches: the same for validation.
         batch_size: Images a step, for the choice of precision.
         callbacks: In addition to the Trainer's own.
         logger: Where the metrics go besides metrics.csv.
