@@ -124,7 +124,7 @@ class Embedding:
     Args:
         name: of a torchvision network, as `medvision.models.pretrained.pretrained` takes it; None for
             the network of the bundle that `init_from` names.
-        weights: of that torchvision network; null as for `name`.
+        weights: of that torchvision network; None as for `name`.
 
     Attributes:
         network: frozen; None until `use` or `prepare`.
